@@ -1,0 +1,748 @@
+//! One writer's appends: collected into batches, sent in order, answered in order.
+//!
+//! Batching needs no timer. What comes while nothing is under way is sent at once; what comes
+//! meanwhile is collected and goes out when the answer to the batch before it arrives, or when it
+//! fills a batch. There is no task: whoever submits, and whoever brings an answer, sends what is due.
+//!
+//! When a batch meets a seal, sending stops until the chain names where the segment ended; then each
+//! batch that was out is looked for there (see `resolve.rs`) and either has its position or goes out
+//! again, in order. When a batch fails for any other reason, all behind it that were not sent fail
+//! too, definitely: nothing overtakes, and the writer starts a new life under a new id.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use virtuallog_protocol::limits::{BATCH_BYTES_MAX, BATCH_ENTRIES_MAX};
+use virtuallog_protocol::{Batch, BatchBuilder, LogPos, LogletPos, WriterId};
+
+use crate::env;
+use crate::error::{Error, ErrorCode, Result};
+use crate::log::{Log, View};
+use crate::loglet::{Ack, LogletError};
+use crate::resolve::{self, Found, Token};
+use crate::ticket::{Append, Ticket, deadline};
+
+/// Most batches of one writer that are out at once. More than one only when batches are full.
+const BATCHES_OUT_MAX: usize = 8;
+/// What an entry counts in the window besides its payload, so that empty entries fill it too.
+const ENTRY_WEIGHT: usize = 64;
+/// Failed batches that are remembered for `flush` at most.
+const FAILURES_MAX: usize = 1024;
+
+/// The state of one writer. All methods that send take the log that it belongs to.
+#[derive(Debug)]
+pub(crate) struct Appender {
+    state: Mutex<State>,
+    /// Whether a task looks at deadlines.
+    watched: AtomicBool,
+}
+
+#[derive(Debug)]
+struct State {
+    /// This life's id, and the sequence number of the next entry that is framed.
+    writer: WriterId,
+    next_seq: u64,
+    /// Entries being collected: the youngest of all that were admitted.
+    open: Parcel,
+    /// Parcels that are complete and were not sent, oldest first. Surely not in the log.
+    ready: VecDeque<Parcel>,
+    /// Batches that are out, oldest first.
+    sent: VecDeque<Sent>,
+    /// Entries that the window has no room for yet, oldest first.
+    waiting: VecDeque<Waiting>,
+    /// Weight of everything in `open`, `ready` and `sent`.
+    weight: usize,
+    /// Whether a thread is sending: only one at a time, so that order holds without a lock held.
+    sending: bool,
+    /// Whether a seal was met and the chain's answer to it is awaited.
+    rerouting: bool,
+    /// Failed tickets that perhaps nobody was told of.
+    failures: Vec<Arc<Ticket>>,
+    closed: bool,
+}
+
+/// Entries that go out as one batch.
+#[derive(Debug)]
+struct Parcel {
+    entries: Entries,
+    ticket: Arc<Ticket>,
+    /// Tickets of entries that had to wait for the window, with their index in the batch.
+    latecomers: Vec<(Arc<Ticket>, u64)>,
+    since: Option<Instant>,
+    weight: usize,
+}
+
+#[derive(Debug)]
+enum Entries {
+    Collected(BatchBuilder),
+    /// Framed before, and proved absent from the segment that it was sent to.
+    Framed(Batch),
+    /// On the way: the batch is beside the parcel.
+    Out,
+}
+
+/// What is to be done next.
+#[derive(Debug)]
+enum Due {
+    Nothing,
+    Send(Parcel, (WriterId, u64)),
+    Reroute,
+}
+
+#[derive(Debug)]
+struct Sent {
+    batch: Batch,
+    parcel: Parcel,
+    view: Arc<View>,
+    /// The tail that was known when it was sent: it can only be at or after it.
+    from: LogletPos,
+    outcome: Option<Result<LogletPos, LogletError>>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    payloads: Vec<Bytes>,
+    together: bool,
+    weight: usize,
+    ticket: Arc<Ticket>,
+    since: Instant,
+}
+
+/// Tickets with their answer, to be told when no lock is held.
+type Answers = Vec<(Parcel, Result<LogPos>)>;
+
+impl Parcel {
+    fn empty(capacity: usize) -> Self {
+        Self {
+            entries: Entries::Collected(BatchBuilder::with_capacity(capacity)),
+            ticket: Arc::default(),
+            latecomers: Vec::new(),
+            since: None,
+            weight: 0,
+        }
+    }
+
+    fn builder(&mut self) -> &mut BatchBuilder {
+        match &mut self.entries {
+            Entries::Collected(builder) => builder,
+            _ => unreachable!("only the open parcel is collected into"),
+        }
+    }
+
+    fn push(&mut self, payload: &[u8]) -> u64 {
+        let builder = self.builder();
+        let index = u64::from(builder.count());
+        builder.push(payload);
+        self.weight += payload.len() + ENTRY_WEIGHT;
+        self.since.get_or_insert_with(Instant::now);
+        index
+    }
+
+    fn settle(self, outcome: &Result<LogPos>) {
+        for (ticket, index) in self.latecomers {
+            ticket.settle(match outcome {
+                Ok(first) => Ok(first.plus(index)),
+                Err(error) => Err(error.clone().for_entry(index)),
+            });
+        }
+        self.ticket.settle(outcome.clone());
+    }
+}
+
+/// What to do when the window is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WhenFull {
+    Wait,
+    Refuse,
+}
+
+impl Appender {
+    pub(crate) fn new() -> Self {
+        Self {
+            state: Mutex::new(State {
+                writer: WriterId(env::random_u128()),
+                next_seq: 0,
+                open: Parcel::empty(0),
+                ready: VecDeque::new(),
+                sent: VecDeque::new(),
+                waiting: VecDeque::new(),
+                weight: 0,
+                sending: false,
+                rerouting: false,
+                failures: Vec::new(),
+                closed: false,
+            }),
+            watched: AtomicBool::new(false),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Submits one entry, in call order.
+    pub(crate) fn append(&self, log: &Arc<Log>, payload: Bytes, full: WhenFull) -> Result<Append> {
+        log.check_writable()?;
+        check_entry(log, &payload)?;
+        let weight = payload.len() + ENTRY_WEIGHT;
+        let (append, due) = {
+            let mut state = self.state();
+            state.check_open()?;
+            let append = match state.has_room(log, weight) {
+                true => state.admit_one(&payload, weight),
+                false => state.wait(vec![payload], false, weight, full)?,
+            };
+            (append, state.next_due())
+        };
+        self.watch(log);
+        self.run(log, due);
+        Ok(append)
+    }
+
+    /// Submits entries as one batch: atomic and contiguous.
+    pub(crate) fn append_many(
+        &self,
+        log: &Arc<Log>,
+        payloads: Vec<Bytes>,
+        full: WhenFull,
+    ) -> Result<Append> {
+        log.check_writable()?;
+        let weight = check_batch(log, &payloads)?;
+        let (append, due) = {
+            let mut state = self.state();
+            state.check_open()?;
+            let append = match state.has_room(log, weight) {
+                true => state.admit_many(&payloads, weight),
+                false => state.wait(payloads, true, weight, full)?,
+            };
+            (append, state.next_due())
+        };
+        self.watch(log);
+        self.run(log, due);
+        Ok(append)
+    }
+
+    /// As `append` or `append_many`, for a caller that lends its thread: when nothing is under way
+    /// the loglet may write and sync on it.
+    pub(crate) fn append_here(
+        &self,
+        log: &Arc<Log>,
+        payloads: Vec<Bytes>,
+        together: bool,
+    ) -> Result<Append> {
+        log.check_writable()?;
+        let weight = match together {
+            true => check_batch(log, &payloads)?,
+            false => payloads[0].len() + ENTRY_WEIGHT,
+        };
+        if !together {
+            check_entry(log, &payloads[0])?;
+        }
+        let mut state = self.state();
+        state.check_open()?;
+        if !state.is_idle() {
+            drop(state);
+            return match together {
+                true => self.append_many(log, payloads, WhenFull::Wait),
+                false => self.append(log, payloads[0].clone(), WhenFull::Wait),
+            };
+        }
+        let append = state.admit_many(&payloads, weight);
+        let due = state.next_due();
+        drop(state);
+        self.watch(log);
+        if let Due::Send(parcel, mark) = due {
+            self.send(log, parcel, mark, true);
+        }
+        self.pump(log);
+        Ok(append)
+    }
+
+    /// Does what is due, unless another thread is at it.
+    fn pump(&self, log: &Arc<Log>) {
+        let due = self.state().next_due();
+        self.run(log, due);
+    }
+
+    fn run(&self, log: &Arc<Log>, mut due: Due) {
+        loop {
+            match due {
+                Due::Nothing => return,
+                Due::Send(parcel, mark) => self.send(log, parcel, mark, false),
+                Due::Reroute => {
+                    let log = log.clone();
+                    log.clone().runtime.spawn(async move { log.appender.reroute(&log).await });
+                    return;
+                }
+            }
+            due = self.state().next_due();
+        }
+    }
+
+    /// Frames a parcel and hands it to the active loglet. Called by the one thread that is sending.
+    fn send(&self, log: &Arc<Log>, mut parcel: Parcel, mark: (WriterId, u64), here: bool) {
+        let batch = match std::mem::replace(&mut parcel.entries, Entries::Out) {
+            Entries::Collected(builder) => builder.finish(mark.0, mark.1, env::now_micros()),
+            Entries::Framed(batch) => batch,
+            Entries::Out => unreachable!("a parcel is sent once"),
+        };
+        let view = log.view();
+        let Some(active) = view.active.clone() else {
+            self.refuse(parcel, view.over());
+            return;
+        };
+        let (from, header) = (view.known_tail(), *batch.header());
+        let segment = view.chain.active().index;
+        let token = Token { writer: header.writer, seq: header.first_seq, segment, from };
+        let _ = parcel.ticket.token.set(token.clone());
+        for (ticket, index) in &parcel.latecomers {
+            let _ = ticket.token.set(token.plus(*index));
+        }
+        let sent = Sent { batch: batch.clone(), parcel, view, from, outcome: None };
+        self.state().sent.push_back(sent);
+        let back = log.clone();
+        let ack = Ack::new(move |outcome| {
+            back.appender.answered(&back, (header.writer, header.first_seq), outcome);
+        });
+        match here {
+            true => active.append_blocking(batch, ack),
+            false => active.append(batch, ack),
+        }
+        self.state().sending = false;
+    }
+
+    /// A parcel that cannot be sent at all, and with it everything behind it.
+    fn refuse(&self, parcel: Parcel, error: Error) {
+        let mut state = self.state();
+        state.sending = false;
+        state.weight -= parcel.weight;
+        let mut answers = vec![(parcel, Err(error.clone()))];
+        state.fail_unsent(&error, &mut answers);
+        state.remember_failures(&answers);
+        drop(state);
+        tell(answers);
+    }
+
+    /// A loglet's answer to a batch.
+    fn answered(
+        &self,
+        log: &Arc<Log>,
+        mark: (WriterId, u64),
+        outcome: Result<LogletPos, LogletError>,
+    ) {
+        let mut answers = Answers::new();
+        let due = {
+            let mut state = self.state();
+            let is_it = |sent: &&mut Sent| {
+                let header = sent.batch.header();
+                (header.writer, header.first_seq) == mark && sent.outcome.is_none()
+            };
+            let Some(sent) = state.sent.iter_mut().find(is_it) else { return };
+            sent.outcome = Some(outcome);
+            state.collect_answers(&mut answers);
+            state.admit_waiting(log);
+            state.remember_failures(&answers);
+            state.next_due()
+        };
+        self.run(log, due);
+        tell(answers);
+    }
+
+    /// Every batch that is out met a seal: finds out what became of each.
+    async fn reroute(&self, log: &Arc<Log>) {
+        let (view, writers, from) = {
+            let state = self.state();
+            let first = state.sent.front().expect("a batch that met the seal is out");
+            let writers: Vec<_> = state.sent.iter().map(|s| s.batch.header().writer).collect();
+            let from = state.sent.iter().map(|s| s.from).min().expect("there is one");
+            (first.view.clone(), writers, from)
+        };
+        let resolved = log.sealed_part(&view, &writers, from).await;
+        let mut answers = Answers::new();
+        {
+            let mut state = self.state();
+            match &resolved {
+                Ok(found) => state.resolve_sent(found, &mut answers),
+                Err(error) => state.fail_sent(error, &mut answers),
+            }
+            state.rerouting = false;
+            state.admit_waiting(log);
+            state.remember_failures(&answers);
+        }
+        self.pump(log);
+        tell(answers);
+    }
+
+    /// Waits until everything submitted so far has its answer, then tells the first failure that
+    /// nobody was told of.
+    pub(crate) async fn flush(&self) -> Result<()> {
+        let tickets: Vec<_> = {
+            let state = self.state();
+            let sent = state.sent.iter().map(|sent| &sent.parcel);
+            let parcels = sent.chain(&state.ready).chain([&state.open]);
+            let admitted = parcels.filter(|p| p.since.is_some()).map(|p| &p.ticket);
+            admitted.chain(state.waiting.iter().map(|w| &w.ticket)).cloned().collect()
+        };
+        for ticket in tickets {
+            ticket.wait().await;
+        }
+        let failures = std::mem::take(&mut self.state().failures);
+        let mut failures = failures.into_iter();
+        match failures.find_map(|ticket| ticket.take_unseen_failure()) {
+            None => Ok(()),
+            Some(error) => {
+                self.state().failures.splice(0..0, failures);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes no more appends.
+    pub(crate) fn close(&self) {
+        self.state().closed = true;
+    }
+
+    /// Whether an append still waits for its answer.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.state().is_idle()
+    }
+
+    /// Makes sure that somebody looks at the deadlines of what is under way.
+    fn watch(&self, log: &Arc<Log>) {
+        let Some(timeout) = log.options.timeout else { return };
+        // Read first: the flag is nearly always up, and a read shares its cache line.
+        if self.watched.load(Ordering::Relaxed) || self.watched.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let weak = Arc::downgrade(log);
+        let pause = (timeout / 20).max(Duration::from_millis(1));
+        log.runtime.spawn(async move {
+            loop {
+                tokio::time::sleep(pause).await;
+                let Some(log) = weak.upgrade() else { return };
+                if !log.appender.expire(timeout) {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Answers what has waited longer than `timeout`. False when nothing is under way any more.
+    fn expire(&self, timeout: Duration) -> bool {
+        let late = |since: Instant| since.elapsed() >= timeout;
+        let mut answers = Answers::new();
+        let mut state = self.state();
+        if state.is_idle() {
+            // Under the lock: whoever submits after this sees the flag down.
+            self.watched.store(false, Ordering::Release);
+            return false;
+        }
+        let out = state.sent.iter().filter(|sent| sent.parcel.since.is_some_and(late));
+        let doubtful: Vec<_> = out.map(|sent| sent.parcel.ticket.clone()).collect();
+        let stuck = state.ready.front().or(Some(&state.open)).and_then(|parcel| parcel.since);
+        let waits = state.waiting.front().map(|waiting| waiting.since);
+        if stuck.is_some_and(late) || waits.is_some_and(late) {
+            state.fail_unsent(&not_sent(ErrorCode::Deadline, "time ran out"), &mut answers);
+        }
+        for ticket in &doubtful {
+            if !ticket.is_settled() {
+                state.failures.push(ticket.clone());
+            }
+        }
+        state.remember_failures(&answers);
+        drop(state);
+        tell(answers);
+        for ticket in doubtful {
+            ticket.settle(Err(deadline(ticket.token.get())));
+        }
+        true
+    }
+}
+
+impl State {
+    fn check_open(&self) -> Result<()> {
+        match self.closed {
+            false => Ok(()),
+            true => Err(crate::log::closed()),
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        !self.sending
+            && !self.rerouting
+            && self.sent.is_empty()
+            && self.ready.is_empty()
+            && self.open.since.is_none()
+            && self.waiting.is_empty()
+    }
+
+    fn has_room(&self, log: &Log, weight: usize) -> bool {
+        let fits = self.weight + weight <= log.options.in_flight_bytes_max || self.weight == 0;
+        self.waiting.is_empty() && fits
+    }
+
+    fn admit_one(&mut self, payload: &[u8], weight: usize) -> Append {
+        self.make_room_in_open(payload.len());
+        self.weight += weight;
+        let index = self.open.push(payload);
+        Append::of(self.open.ticket.clone(), index)
+    }
+
+    /// A parcel of its own, so that nothing gets between its entries.
+    fn admit_many(&mut self, payloads: &[Bytes], weight: usize) -> Append {
+        self.close_open();
+        self.weight += weight;
+        let mut parcel = Parcel::empty(weight);
+        for payload in payloads {
+            parcel.push(payload);
+        }
+        let append = Append::of(parcel.ticket.clone(), 0);
+        self.ready.push_back(parcel);
+        append
+    }
+
+    fn make_room_in_open(&mut self, size: usize) {
+        if !self.open.builder().fits(size) {
+            self.close_open();
+        }
+    }
+
+    fn close_open(&mut self) {
+        if self.open.since.is_some() {
+            let capacity = self.open.weight;
+            let parcel = std::mem::replace(&mut self.open, Parcel::empty(capacity));
+            self.ready.push_back(parcel);
+        }
+    }
+
+    fn wait(
+        &mut self,
+        payloads: Vec<Bytes>,
+        together: bool,
+        weight: usize,
+        full: WhenFull,
+    ) -> Result<Append> {
+        if full == WhenFull::Refuse {
+            let message = "the window of appends in flight is full: await some of them, \
+                           or open the log with a larger `in_flight_bytes_max`";
+            return Err(Error::new(ErrorCode::Busy, message));
+        }
+        let ticket = Arc::new(Ticket::waiting());
+        let append = Append::of(ticket.clone(), 0);
+        let since = Instant::now();
+        self.waiting.push_back(Waiting { payloads, together, weight, ticket, since });
+        Ok(append)
+    }
+
+    /// Gives those who wait their turn, oldest first, as far as the window has room.
+    fn admit_waiting(&mut self, log: &Log) {
+        while let Some(waiting) = self.waiting.front() {
+            let room = log.options.in_flight_bytes_max.saturating_sub(self.weight);
+            if waiting.weight > room && self.weight > 0 {
+                return;
+            }
+            let Waiting { payloads, together, weight, ticket, .. } =
+                self.waiting.pop_front().expect("there is a front");
+            if !ticket.admit() {
+                continue;
+            }
+            if together {
+                let _told_by_ticket = self.admit_many(&payloads, weight);
+                let parcel = self.ready.back_mut().expect("it was just put there");
+                parcel.latecomers.push((ticket, 0));
+            } else {
+                self.make_room_in_open(payloads[0].len());
+                self.weight += weight;
+                let index = self.open.push(&payloads[0]);
+                self.open.latecomers.push((ticket, index));
+            }
+        }
+    }
+
+    /// What is to be done next, and with it the right to do it.
+    fn next_due(&mut self) -> Due {
+        if self.sending || self.rerouting {
+            return Due::Nothing;
+        }
+        let met_seal = |sent: &Sent| matches!(sent.outcome, Some(Err(LogletError::Sealed)));
+        if self.sent.iter().any(met_seal) {
+            // Nothing more goes out, and the last answer to what is out starts the look-up.
+            self.rerouting = self.sent.iter().all(|sent| sent.outcome.is_some());
+            return if self.rerouting { Due::Reroute } else { Due::Nothing };
+        }
+        if self.ready.is_empty() && self.sent.is_empty() {
+            self.close_open();
+        }
+        if self.sent.len() >= BATCHES_OUT_MAX {
+            return Due::Nothing;
+        }
+        let Some(parcel) = self.ready.pop_front() else { return Due::Nothing };
+        self.sending = true;
+        let mark = self.mark(&parcel);
+        Due::Send(parcel, mark)
+    }
+
+    /// Writer and sequence number for a parcel that is about to be framed.
+    fn mark(&mut self, parcel: &Parcel) -> (WriterId, u64) {
+        let mark = (self.writer, self.next_seq);
+        if let Entries::Collected(builder) = &parcel.entries {
+            self.next_seq += u64::from(builder.count());
+        }
+        mark
+    }
+
+    /// Takes the batches that have their answer off the front, in order.
+    fn collect_answers(&mut self, answers: &mut Answers) {
+        while let Some(sent) = self.sent.front() {
+            match &sent.outcome {
+                None | Some(Err(LogletError::Sealed)) => return,
+                Some(_) => {}
+            }
+            let Sent { batch, parcel, view, outcome, .. } =
+                self.sent.pop_front().expect("there is a front");
+            self.weight -= parcel.weight;
+            match outcome.expect("just looked at") {
+                Ok(first) => {
+                    view.learn_tail(first.plus(batch.count()));
+                    answers.push((parcel, Ok(view.chain.active().to_log(first))));
+                }
+                Err(error) => {
+                    let error = view.append_error(error, parcel.ticket.token.get());
+                    let code = error.code();
+                    answers.push((parcel, Err(error)));
+                    self.fail_unsent(&not_sent(code, "an earlier append failed"), answers);
+                }
+            }
+        }
+    }
+
+    /// What the sealed segment says: found batches have their positions, absent ones go out again.
+    fn resolve_sent(&mut self, found: &Found, answers: &mut Answers) {
+        let mut again = Vec::new();
+        for Sent { batch, mut parcel, .. } in std::mem::take(&mut self.sent) {
+            let header = batch.header();
+            let sighting = found.get(&(header.writer, header.first_seq));
+            match sighting.filter(|s| s.crc == header.crc && s.count == batch.count()) {
+                Some(sighting) => {
+                    self.weight -= parcel.weight;
+                    answers.push((parcel, Ok(sighting.first)));
+                }
+                None => {
+                    parcel.entries = Entries::Framed(batch);
+                    again.push(parcel);
+                }
+            }
+        }
+        for parcel in again.into_iter().rev() {
+            self.ready.push_front(parcel);
+        }
+    }
+
+    /// Nobody can say what became of the batches that are out.
+    fn fail_sent(&mut self, error: &Error, answers: &mut Answers) {
+        for Sent { parcel, .. } in std::mem::take(&mut self.sent) {
+            self.weight -= parcel.weight;
+            let error = match parcel.ticket.token.get() {
+                Some(token) => error.clone().in_doubt().with_token(token.clone()),
+                None => error.clone().in_doubt(),
+            };
+            answers.push((parcel, Err(error)));
+        }
+        self.fail_unsent(&not_sent(error.code(), "an earlier append is in doubt"), answers);
+    }
+
+    /// Fails all that was not sent, and ends this life of the writer.
+    fn fail_unsent(&mut self, error: &Error, answers: &mut Answers) {
+        self.close_open();
+        for parcel in std::mem::take(&mut self.ready) {
+            self.weight -= parcel.weight;
+            answers.push((parcel, Err(error.clone())));
+        }
+        for waiting in std::mem::take(&mut self.waiting) {
+            if waiting.ticket.withdraw(error.clone()) {
+                self.failures.push(waiting.ticket);
+            }
+        }
+        self.writer = WriterId(env::random_u128());
+        self.next_seq = 0;
+    }
+
+    fn remember_failures(&mut self, answers: &Answers) {
+        let failed = answers.iter().filter(|(_, outcome)| outcome.is_err());
+        self.failures.extend(failed.map(|(parcel, _)| parcel.ticket.clone()));
+        if self.failures.len() > FAILURES_MAX {
+            self.failures.retain(|ticket| !ticket.is_seen());
+            self.failures.truncate(FAILURES_MAX);
+        }
+    }
+}
+
+fn tell(answers: Answers) {
+    for (parcel, outcome) in answers {
+        parcel.settle(&outcome);
+    }
+}
+
+fn not_sent(code: ErrorCode, why: &str) -> Error {
+    Error::new(code, format!("{why} before this one was sent: it is surely not in the log"))
+}
+
+fn check_entry(log: &Log, payload: &Bytes) -> Result<()> {
+    let max = log.options.entry_bytes_max;
+    if payload.len() <= max {
+        return Ok(());
+    }
+    let message = format!(
+        "entry of {} bytes is over the limit of {max}: split it, or open the log with a larger \
+         `entry_bytes_max`",
+        payload.len()
+    );
+    Err(Error::new(ErrorCode::TooLarge, message))
+}
+
+/// The weight of a batch that keeps within the limits.
+fn check_batch(log: &Log, payloads: &[Bytes]) -> Result<usize> {
+    if payloads.is_empty() {
+        return Err(Error::invalid("an empty batch takes no position: append at least one entry"));
+    }
+    let bytes: usize = payloads.iter().map(Bytes::len).sum();
+    let over = |what: String| {
+        Err(Error::new(ErrorCode::TooLarge, format!("{what}: append it in several batches")))
+    };
+    if payloads.len() > BATCH_ENTRIES_MAX {
+        return over(format!("{} entries are over a batch's {BATCH_ENTRIES_MAX}", payloads.len()));
+    }
+    payloads.iter().try_for_each(|payload| check_entry(log, payload))?;
+    if bytes > BATCH_BYTES_MAX && payloads.len() > 1 {
+        return over(format!("{bytes} bytes are over a batch's {BATCH_BYTES_MAX}"));
+    }
+    Ok(bytes + payloads.len() * ENTRY_WEIGHT)
+}
+
+impl Log {
+    /// Waits until the chain names where `view`'s active segment ended, and reads the batches of
+    /// `writers` in its last part.
+    async fn sealed_part(
+        self: &Arc<Self>,
+        view: &Arc<View>,
+        writers: &[WriterId],
+        from: LogletPos,
+    ) -> Result<Found> {
+        let index = view.chain.active().index;
+        let newer = self.view_beyond(index).await?;
+        let Some(segment) = newer.chain.segment(index) else {
+            let message = "the segment was trimmed away before the append could be looked up";
+            return Err(Error::new(ErrorCode::Trimmed, message).at(newer.chain.first()));
+        };
+        let stop = segment.stop.expect("beyond it means that it is closed");
+        let to = segment.to_loglet(stop);
+        let loglet = self.loglet(&newer, segment).await?;
+        resolve::sightings(&*loglet, segment, writers, from.max(segment.base).min(to), to)
+            .await
+            .map_err(|error| newer.read_error(segment, error))
+    }
+}

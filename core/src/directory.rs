@@ -1,0 +1,94 @@
+//! A store in a directory, and the rule that a process opens each directory once.
+//!
+//! All logs of a directory share one journal, so all handles of this process share one owner: a
+//! table of the directories that are open finds it. The owner closes with its last log. After a fork
+//! the child finds the table, but not its parent's stores in it: their threads did not come along.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
+
+use crate::error::{Error, ErrorCode, Result};
+use crate::metastores::FileMetaStore;
+use crate::storage::{RealDisk, Storage, StorageOptions};
+
+/// The folder of the registers.
+pub(crate) const META: &str = "meta";
+
+/// A directory that this process owns.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    pub(crate) storage: Arc<Storage>,
+    pub(crate) metastore: Arc<FileMetaStore>,
+    path: PathBuf,
+    pid: u32,
+}
+
+type Table = HashMap<PathBuf, (u32, Weak<Directory>)>;
+
+fn open_directories() -> MutexGuard<'static, Table> {
+    static TABLE: LazyLock<Mutex<Table>> = LazyLock::new(Mutex::default);
+    TABLE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Directory {
+    /// Takes the directory, or shares it with the rest of this process. Blocks.
+    pub(crate) fn open(dir: &Path, create: bool) -> Result<Arc<Directory>> {
+        check(dir, create)?;
+        let path = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+        let path = std::fs::canonicalize(&path).unwrap_or(path);
+        let pid = std::process::id();
+        let mut table = open_directories();
+        if let Some((owner, directory)) = table.get(&path)
+            && *owner == pid
+            && let Some(directory) = directory.upgrade()
+        {
+            return Ok(directory);
+        }
+        let disk = Arc::new(RealDisk);
+        let storage = Storage::open(disk.clone(), &path, StorageOptions::default())?;
+        let metastore = Arc::new(FileMetaStore::open(disk, path.join(META))?);
+        // It may have been made just now, and have had no canonical name before.
+        let path = std::fs::canonicalize(&path).unwrap_or(path);
+        let directory = Arc::new(Directory { storage, metastore, path: path.clone(), pid });
+        table.insert(path, (pid, Arc::downgrade(&directory)));
+        Ok(directory)
+    }
+
+    /// Gives one share back, and closes the directory if it was the last. Blocks.
+    pub(crate) fn release(self: Arc<Self>) -> Result<()> {
+        let mut table = open_directories();
+        let Some(directory) = Arc::into_inner(self) else { return Ok(()) };
+        if directory.pid != std::process::id() {
+            // The parent's: its threads are not here, and its files are not ours to write.
+            std::mem::forget(directory);
+            return Ok(());
+        }
+        table.remove(&directory.path);
+        directory.storage.close()
+    }
+}
+
+/// Says what is wrong with a directory before anything is made in it.
+pub(crate) fn check(dir: &Path, create: bool) -> Result<()> {
+    let shown = dir.display();
+    let not_found = |message: String| Err(Error::new(ErrorCode::NotFound, message));
+    match std::fs::metadata(dir) {
+        Ok(meta) if meta.is_dir() => Ok(()),
+        Ok(_) => Err(Error::invalid(format!("`{shown}` is a file: a store is a directory"))),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            let message = format!("cannot look at `{shown}`: {error}; mind its permissions");
+            Err(Error::invalid(message).with_source(error))
+        }
+        Err(_) if !create => not_found(format!("there is no store in `{shown}`: create a log in it")),
+        Err(_) => {
+            let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+            match parent.is_none_or(Path::is_dir) {
+                true => Ok(()),
+                false => not_found(format!(
+                    "cannot make `{shown}`: its parent directory does not exist; make that first"
+                )),
+            }
+        }
+    }
+}

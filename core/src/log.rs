@@ -1,0 +1,347 @@
+//! One log as this process sees it: the cached chain, its loglets, and how it learns of newer ones.
+//!
+//! The cached chain may be stale, and only two things show it: `Sealed` on append and a sealed tail
+//! (paper §3.2). Whoever meets one comes to [`Log::view_beyond`], which waits for whoever is
+//! reconfiguring, and completes the work itself if nobody does.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
+use virtuallog_protocol::chain::{Chain, Life, Segment};
+use virtuallog_protocol::{LogPos, LogletPos};
+
+use crate::appender::Appender;
+use crate::error::{Error, ErrorCode, Result};
+use crate::loglet::{Loglet, LogletError};
+use crate::metastore::{MetaError, Versioned};
+use crate::resolve::Token;
+use crate::store::{Options, Store};
+
+/// How long somebody else has to finish a reconfiguration before we do it. Jittered by up to as much
+/// again, so that many who wait do not all begin at once.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// A log of a store, opened.
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(crate) name: String,
+    pub(crate) store: Arc<Store>,
+    pub(crate) options: Options,
+    pub(crate) runtime: Handle,
+    pub(crate) appender: Appender,
+    view: ArcSwap<View>,
+    /// Held by the one task that completes a reconfiguration, and by whoever changes the view.
+    pub(crate) completing: tokio::sync::Mutex<()>,
+    closed: AtomicBool,
+}
+
+/// One version of the chain, with its active loglet at hand.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) chain: Chain,
+    /// `None` once the log was ended.
+    pub(crate) active: Option<Arc<dyn Loglet>>,
+    /// A tail of the active loglet that was seen: only ever too low.
+    known_tail: AtomicU64,
+    /// Loglets of this log that were opened, by number; shared between views.
+    opened: Arc<Mutex<HashMap<u32, Arc<dyn Loglet>>>>,
+}
+
+impl View {
+    pub(crate) fn known_tail(&self) -> LogletPos {
+        LogletPos(self.known_tail.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn learn_tail(&self, tail: LogletPos) {
+        self.known_tail.fetch_max(tail.0, Ordering::AcqRel);
+    }
+
+    /// Why nothing can be appended to a log that is over.
+    pub(crate) fn over(&self) -> Error {
+        match &self.chain.life {
+            Life::Moved { url } => {
+                Error::new(ErrorCode::Unavailable, format!("the log has moved: open `{url}`"))
+            }
+            _ => Error::new(ErrorCode::Sealed, "the log was ended by `seal`: it can only be read"),
+        }
+    }
+
+    /// A loglet's answer to an append as the caller sees it.
+    pub(crate) fn append_error(&self, error: LogletError, token: Option<&Token>) -> Error {
+        let segment = self.chain.active();
+        match error {
+            LogletError::Refused(error) => error,
+            LogletError::OutOfOrder { .. } => Error::new(
+                ErrorCode::Unavailable,
+                "an earlier append of this writer failed: this one is surely not in the log",
+            ),
+            LogletError::InDoubt(source) => {
+                let message = "the outcome of the append is not known: resolve the error's token \
+                               before appending it again";
+                let error = Error::new(ErrorCode::Unavailable, message).in_doubt();
+                let error = error.with_source(source);
+                token.cloned().into_iter().fold(error, Error::with_token)
+            }
+            other => self.read_error(segment, other),
+        }
+    }
+
+    /// A loglet's failure as the caller sees it.
+    pub(crate) fn read_error(&self, segment: &Segment, error: LogletError) -> Error {
+        let index = segment.index;
+        match error {
+            LogletError::Refused(error) => error,
+            LogletError::Trimmed { first_kept } => {
+                trimmed(segment.to_log(first_kept.max(segment.base)))
+            }
+            LogletError::Sealed => Error::new(ErrorCode::Sealed, format!("segment {index} is sealed")),
+            LogletError::Corrupt(what) => Error::new(
+                ErrorCode::Corrupt,
+                format!("segment {index}: {what}; restore it from a copy, other positions stay up"),
+            ),
+            LogletError::Unknown(id) => Error::new(
+                ErrorCode::DataLoss,
+                format!("segment {index} should be in loglet {id}, which is not there: restore it"),
+            ),
+            error @ (LogletError::Unavailable(_)
+            | LogletError::InDoubt(_)
+            | LogletError::OutOfOrder { .. }) => {
+                Error::new(ErrorCode::Unavailable, format!("segment {index}: {error}"))
+                    .with_source(error)
+            }
+        }
+    }
+}
+
+pub(crate) fn trimmed(first_kept: LogPos) -> Error {
+    let message = format!("trimmed: the first position that is kept is {first_kept}");
+    Error::new(ErrorCode::Trimmed, message).at(first_kept)
+}
+
+pub(crate) fn closed() -> Error {
+    Error::new(ErrorCode::Closed, "the log was closed: open it again")
+}
+
+pub(crate) fn meta_error(error: MetaError) -> Error {
+    match error {
+        MetaError::Refused(error) => error,
+        MetaError::Corrupt(what) => Error::new(
+            ErrorCode::Corrupt,
+            format!("the MetaStore is damaged: {what}; restore it from a copy"),
+        ),
+        MetaError::Conflict { current } => Error::new(
+            ErrorCode::Conflict,
+            format!("somebody else changed the chain first: it is at version {}", current.version),
+        ),
+        MetaError::Unavailable(source) => {
+            Error::new(ErrorCode::Unavailable, "the MetaStore does not answer: try again")
+                .with_source(source)
+        }
+    }
+}
+
+/// The chain in a register, or `None` when there is no log of that name.
+pub(crate) fn decode_chain(name: &str, versioned: &Versioned) -> Result<Option<Chain>> {
+    use virtuallog_protocol::ChainError;
+    let Some(value) = &versioned.value else { return Ok(None) };
+    let chain = Chain::decode(value).map_err(|error| match error {
+        ChainError::Format(_) => Error::new(
+            ErrorCode::Incompatible,
+            format!("log `{name}`: {error}; use a newer version of virtuallog"),
+        ),
+        error => Error::new(ErrorCode::Corrupt, format!("log `{name}`: {error}; restore it")),
+    })?;
+    if chain.version == versioned.version {
+        return Ok(Some(chain));
+    }
+    let message = format!(
+        "log `{name}`: the chain says version {}, its register {}; restore it",
+        chain.version, versioned.version
+    );
+    Err(Error::new(ErrorCode::Corrupt, message))
+}
+
+impl Log {
+    pub(crate) async fn new(
+        name: String,
+        store: Arc<Store>,
+        options: Options,
+        chain: Chain,
+    ) -> Result<Arc<Log>> {
+        let opened = Arc::default();
+        let active = open_active(&store, &chain, &opened).await?;
+        let known_tail = match &active {
+            None => 0,
+            Some(active) => match active.check_tail().await {
+                Ok(tail) => tail.position.0,
+                // It can be read all the same, and appends will say what is wrong.
+                Err(_) => chain.active().base.0,
+            },
+        };
+        let view = View { chain, active, known_tail: AtomicU64::new(known_tail), opened };
+        Ok(Arc::new(Log {
+            name,
+            store,
+            options,
+            runtime: Handle::current(),
+            appender: Appender::new(),
+            view: ArcSwap::from_pointee(view),
+            completing: tokio::sync::Mutex::new(()),
+            closed: AtomicBool::new(false),
+        }))
+    }
+
+    pub(crate) fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    pub(crate) fn check_open(&self) -> Result<()> {
+        match self.closed.load(Ordering::Acquire) {
+            true => Err(closed()),
+            false => Ok(()),
+        }
+    }
+
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        self.check_open()?;
+        match self.options.read_only {
+            false => Ok(()),
+            true => Err(Error::invalid("the log was opened with `mode=read`: open it for writing")),
+        }
+    }
+
+    /// True for the one call that closes it.
+    pub(crate) fn close(&self) -> bool {
+        self.appender.close();
+        !self.closed.swap(true, Ordering::AcqRel)
+    }
+
+    /// Reads the newest chain from the MetaStore and makes it the cached one.
+    pub(crate) async fn fetch(self: &Arc<Self>) -> Result<Arc<View>> {
+        let versioned = self.store.metastore.get(&self.name).await.map_err(meta_error)?;
+        self.learn(&versioned).await
+    }
+
+    /// Makes what was read from the register the cached chain, if it is newer.
+    pub(crate) async fn learn(self: &Arc<Self>, versioned: &Versioned) -> Result<Arc<View>> {
+        let gone = || {
+            let message = format!("log `{}` was deleted: create it again", self.name);
+            Error::new(ErrorCode::NotFound, message)
+        };
+        let chain = decode_chain(&self.name, versioned)?.ok_or_else(gone)?;
+        if chain.log != self.view().chain.log {
+            return Err(gone());
+        }
+        self.install(chain).await
+    }
+
+    /// Makes `chain` the cached one, if it is newer.
+    pub(crate) async fn install(self: &Arc<Self>, chain: Chain) -> Result<Arc<View>> {
+        let old = self.view();
+        if chain.version <= old.chain.version {
+            return Ok(old);
+        }
+        let active = open_active(&self.store, &chain, &old.opened).await?;
+        let same = chain.active().loglet == old.chain.active().loglet;
+        let known = if same { old.known_tail() } else { chain.active().base };
+        let (known_tail, opened) = (AtomicU64::new(known.0), old.opened.clone());
+        opened.lock().unwrap_or_else(PoisonError::into_inner).retain(|number, _| {
+            chain.segments.iter().any(|segment| segment.loglet == *number)
+        });
+        let view = Arc::new(View { chain, active, known_tail, opened });
+        // Two may install at once: the newer one stays.
+        self.view.rcu(|current| match current.chain.version < view.chain.version {
+            true => view.clone(),
+            false => current.clone(),
+        });
+        Ok(self.view())
+    }
+
+    /// The loglet of a segment.
+    pub(crate) async fn loglet(&self, view: &View, segment: &Segment) -> Result<Arc<dyn Loglet>> {
+        let opened = open_loglet(&self.store, &view.chain, segment, &view.opened).await;
+        opened.map_err(|error| view.read_error(segment, error))
+    }
+
+    /// Waits until the chain shows the segment with this index closed (or gone), and gives that
+    /// view. If nobody brings it there within the grace time, does it itself.
+    pub(crate) async fn view_beyond(self: &Arc<Self>, index: u32) -> Result<Arc<View>> {
+        let mut view = self.view();
+        if !is_open(&view.chain, index) {
+            return Ok(view);
+        }
+        view = self.fetch().await?;
+        while is_open(&view.chain, index) {
+            let watch = self.store.metastore.watch(&self.name, view.chain.version);
+            match tokio::time::timeout(grace(), watch).await {
+                Ok(versioned) => view = self.learn(&versioned.map_err(meta_error)?).await?,
+                Err(_) if self.options.read_only => view = self.fetch().await?,
+                Err(_) => view = self.roll_forward(index).await?,
+            }
+        }
+        Ok(view)
+    }
+
+    /// The position of the first entry that may be read.
+    pub(crate) async fn first(self: &Arc<Self>) -> Result<LogPos> {
+        let view = self.fetch().await?;
+        for segment in &view.chain.segments {
+            let loglet = self.loglet(&view, segment).await?;
+            let point = loglet.trim_point().await.map_err(|e| view.read_error(segment, e))?;
+            let first = segment.to_log(point.max(segment.base));
+            match segment.stop {
+                Some(stop) if first >= stop && segment.index != view.chain.active().index => {}
+                _ => return Ok(first),
+            }
+        }
+        unreachable!("the active segment ends the loop")
+    }
+}
+
+fn is_open(chain: &Chain, index: u32) -> bool {
+    chain.segment(index).is_some_and(|segment| segment.stop.is_none()) && chain.life == Life::Open
+}
+
+fn grace() -> Duration {
+    let jitter = (crate::env::random_u128() % 1000) as u32;
+    GRACE + GRACE * jitter / 1000
+}
+
+async fn open_active(
+    store: &Store,
+    chain: &Chain,
+    opened: &Mutex<HashMap<u32, Arc<dyn Loglet>>>,
+) -> Result<Option<Arc<dyn Loglet>>> {
+    if chain.life != Life::Open {
+        return Ok(None);
+    }
+    let segment = chain.active();
+    match open_loglet(store, chain, segment, opened).await {
+        Ok(loglet) => Ok(Some(loglet)),
+        Err(LogletError::Refused(error)) => Err(error),
+        Err(error @ LogletError::Unknown(_)) => Err(Error::new(
+            ErrorCode::DataLoss,
+            format!("the chain names a loglet that is not there: {error}; restore it from a copy"),
+        )),
+        Err(error) => Err(Error::new(ErrorCode::Unavailable, error.to_string()).with_source(error)),
+    }
+}
+
+async fn open_loglet(
+    store: &Store,
+    chain: &Chain,
+    segment: &Segment,
+    opened: &Mutex<HashMap<u32, Arc<dyn Loglet>>>,
+) -> Result<Arc<dyn Loglet>, LogletError> {
+    let lock = || opened.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(loglet) = lock().get(&segment.loglet) {
+        return Ok(loglet.clone());
+    }
+    let provider = store.provider(&segment.config.kind).map_err(LogletError::Refused)?;
+    let loglet = provider.open(chain.loglet_id(segment), &segment.config).await?;
+    Ok(lock().entry(segment.loglet).or_insert(loglet).clone())
+}

@@ -1,0 +1,319 @@
+//! Reconfiguration: write the target, seal, write the new chain (paper §3.2; rules D1 to D18).
+//!
+//! 1. *Propose*: write the complete target into the chain's `next`. From here on anyone can finish.
+//! 2. *Prepare*: make the target's loglet; if it cannot be made, take `next` back.
+//! 3. *Seal* the active loglet and check its tail: the boundary.
+//! 4. *Install*: write the chain with the segment closed there and the target open.
+//!
+//! Steps 2 to 4 are idempotent, so that any number of parties may do them at once: one conditional
+//! write wins, and the others read what it wrote. They run as a task of their own, which a dropped
+//! future cannot strand. Appends and tail checks wait only between 3 and 4.
+
+use std::sync::Arc;
+
+use virtuallog_protocol::chain::{Chain, ChainError, Life, LogletConfig, Next, Segment};
+use virtuallog_protocol::{LogPos, LogletId, LogletPos, StampedBatch};
+
+use crate::env;
+use crate::error::{Error, ErrorCode, Result};
+use crate::log::{Log, View, meta_error};
+use crate::loglet::{Loglet, LogletError};
+use crate::metastore::MetaError;
+
+/// Bytes that a copy of a sealed segment reads at a time.
+const COPY_BYTES: usize = 1 << 20;
+
+fn chain_error(error: ChainError) -> Error {
+    match error {
+        ChainError::Busy => Error::new(
+            ErrorCode::Conflict,
+            "another reconfiguration is under way: read the chain and decide again",
+        ),
+        ChainError::Over => Error::new(ErrorCode::Sealed, "the log was ended: its chain is final"),
+        ChainError::NoSegment(index) => Error::invalid(format!(
+            "no sealed segment has index {index}: see the chain for those that have"
+        )),
+        ChainError::TooLong => Error::new(ErrorCode::TooLarge, error.to_string()),
+        error => Error::new(ErrorCode::Internal, error.to_string()).with_source(error),
+    }
+}
+
+impl Log {
+    /// Writes the next version of the chain. `Ok(Err(view))`: another version was there.
+    async fn write(self: &Arc<Self>, chain: &Chain) -> Result<Result<Arc<View>, Arc<View>>> {
+        let expected = chain.version - 1;
+        let metastore = &self.store.metastore;
+        match metastore.put_if(&self.name, Some(chain.encode()), expected).await {
+            Ok(_) => Ok(Ok(self.install(chain.clone()).await?)),
+            Err(MetaError::Conflict { current }) => Ok(Err(self.learn(&current).await?)),
+            Err(error @ MetaError::Unavailable(_)) => {
+                // It may have been written: our nonce says so (rule D6).
+                let view = self.fetch().await?;
+                match view.chain.version {
+                    version if version < chain.version => Err(meta_error(error)),
+                    _ if view.chain.nonce == chain.nonce => Ok(Ok(view)),
+                    _ => Ok(Err(view)),
+                }
+            }
+            Err(error) => Err(meta_error(error)),
+        }
+    }
+
+    /// Goes over to another loglet, or ends the log (`None`), if the chain is still at `version`.
+    pub(crate) async fn reconfigure(
+        self: &Arc<Self>,
+        config: Option<LogletConfig>,
+        version: u64,
+    ) -> Result<Arc<View>> {
+        let log = self.clone();
+        let task = self.runtime.spawn(async move {
+            let view = log.fetch().await?;
+            if view.chain.version != version {
+                return Err(moved_on(version, &view));
+            }
+            if view.chain.next.is_some() {
+                log.complete(view).await?;
+                return Err(moved_on(version, &log.view()));
+            }
+            let proposed = view.chain.propose(config, env::random_u128()).map_err(chain_error)?;
+            match log.write(&proposed).await? {
+                Ok(view) => log.complete(view).await,
+                Err(view) => Err(moved_on(version, &view)),
+            }
+        });
+        task.await.unwrap_or_else(|error| Err(task_failed(&error)))
+    }
+
+    /// Finishes what the chain's `next` says, whoever began it. Gives the view in which it is done.
+    pub(crate) async fn complete(self: &Arc<Self>, view: Arc<View>) -> Result<Arc<View>> {
+        let _one_at_a_time = self.completing.lock().await;
+        let mut view = view;
+        if self.view().chain.version > view.chain.version {
+            view = self.view();
+        }
+        let target = view.chain.next.clone();
+        while view.chain.next.is_some() && view.chain.next == target {
+            self.prepare(&view).await?;
+            let tail = self.seal_active(&view).await?;
+            let chain = view.chain.complete(tail, env::random_u128()).map_err(chain_error)?;
+            view = match self.write(&chain).await? {
+                Ok(view) | Err(view) => view,
+            };
+        }
+        Ok(view)
+    }
+
+    /// Makes the loglet that `next` names. If that cannot be done `next` is taken back: nobody has
+    /// sealed yet, since everybody comes through here first.
+    async fn prepare(self: &Arc<Self>, view: &Arc<View>) -> Result<()> {
+        let Some(Next::Extend { index, config }) = &view.chain.next else { return Ok(()) };
+        let id = LogletId { log: view.chain.log, segment: *index };
+        let made = match self.store.provider(&config.kind) {
+            Ok(provider) => provider.create(id, config, LogletPos(0)).await.map(drop),
+            Err(error) => Err(LogletError::Refused(error)),
+        };
+        let Err(error) = made else { return Ok(()) };
+        let message = format!("loglet `{}` cannot be made: {error}", config.name);
+        let error = match error {
+            LogletError::Refused(error) => error,
+            error => Error::new(ErrorCode::Unavailable, message).with_source(error),
+        };
+        if let Ok(withdrawn) = view.chain.withdraw(env::random_u128()) {
+            self.write(&withdrawn).await?.ok();
+        }
+        Err(error)
+    }
+
+    async fn seal_active(&self, view: &Arc<View>) -> Result<LogletPos> {
+        let segment = view.chain.active();
+        let active = self.loglet(view, segment).await?;
+        let failed = |error| view.read_error(segment, error);
+        active.seal().await.map_err(failed)?;
+        let tail = active.check_tail().await.map_err(failed)?;
+        assert!(tail.sealed, "a tail check that begins after a seal says sealed (L5)");
+        Ok(tail.position)
+    }
+
+    /// The active loglet is sealed, the grace time is over, and the chain does not show it.
+    pub(crate) async fn roll_forward(self: &Arc<Self>, index: u32) -> Result<Arc<View>> {
+        let log = self.clone();
+        let task = self.runtime.spawn(async move {
+            let view = log.fetch().await?;
+            if view.chain.next.is_some() {
+                return log.complete(view).await;
+            }
+            let active = view.chain.active();
+            if active.index != index || active.stop.is_some() {
+                return Ok(view);
+            }
+            // Sealed without a target, so from outside: go on with one of the same kind.
+            let config = active.config.clone();
+            let next = view.chain.propose(Some(config), env::random_u128()).map_err(chain_error)?;
+            match log.write(&next).await? {
+                Ok(view) => log.complete(view).await,
+                Err(view) => Ok(view),
+            }
+        });
+        task.await.unwrap_or_else(|error| Err(task_failed(&error)))
+    }
+
+    /// Drops the leading segments that hold nothing at or above `first_kept`, then their loglets.
+    pub(crate) async fn truncate(
+        self: &Arc<Self>,
+        first_kept: LogPos,
+        version: Option<u64>,
+    ) -> Result<Arc<View>> {
+        let mut view = self.fetch().await?;
+        loop {
+            if let Some(version) = version.filter(|version| *version != view.chain.version) {
+                return Err(moved_on(version, &view));
+            }
+            let change = view.chain.truncate(first_kept, env::random_u128()).map_err(chain_error)?;
+            let Some(chain) = change else { return Ok(view) };
+            match self.write(&chain).await? {
+                Ok(written) => {
+                    self.retire_dead(&written).await;
+                    return Ok(written);
+                }
+                // Somebody else's change: this one is made again on top of it (rule D10).
+                Err(newer) => view = newer,
+            }
+        }
+    }
+
+    /// Deletes loglets that no chain will name again. What fails stays for the next time.
+    async fn retire_dead(&self, view: &View) {
+        let chain = &view.chain;
+        let bound = match &chain.next {
+            Some(Next::Extend { index, .. }) => *index,
+            _ => chain.next_index,
+        };
+        for provider in self.store.providers() {
+            let ours = chain.segments.iter().filter(|s| s.config.kind == provider.kind());
+            let live: Vec<u32> = ours.map(|segment| segment.loglet).collect();
+            if let Err(error) = provider.retire(chain.log, &live, bound).await {
+                tracing::warn!(log = self.name, %error, "loglets of dropped segments remain");
+            }
+        }
+    }
+
+    /// Moves a sealed segment to another loglet: copy, verify, re-point the chain.
+    pub(crate) async fn modify(
+        self: &Arc<Self>,
+        index: u32,
+        config: LogletConfig,
+        version: u64,
+    ) -> Result<Arc<View>> {
+        let log = self.clone();
+        let task = self.runtime.spawn(async move {
+            let view = log.fetch().await?;
+            if view.chain.version != version {
+                return Err(moved_on(version, &view));
+            }
+            sealed_segment(&view, index)?;
+            let (reserved, number) = view.chain.reserve(env::random_u128()).map_err(chain_error)?;
+            let mut view = match log.write(&reserved).await? {
+                Ok(view) => view,
+                Err(view) => return Err(moved_on(version, &view)),
+            };
+            let old = sealed_segment(&view, index)?.clone();
+            log.copy(&view, &old, number, &config).await?;
+            loop {
+                if sealed_segment(&view, index)?.loglet != old.loglet {
+                    return Err(moved_on(version, &view));
+                }
+                let nonce = env::random_u128();
+                let chain = view.chain.modify(index, number, old.base, config.clone(), nonce);
+                match log.write(&chain.map_err(chain_error)?).await? {
+                    Ok(written) => {
+                        log.retire_dead(&written).await;
+                        return Ok(written);
+                    }
+                    Err(newer) => view = newer,
+                }
+            }
+        });
+        task.await.unwrap_or_else(|error| Err(task_failed(&error)))
+    }
+
+    /// Makes loglet `number` hold what `segment` holds, at the same positions, and seals it.
+    async fn copy(
+        &self,
+        view: &Arc<View>,
+        segment: &Segment,
+        number: u32,
+        config: &LogletConfig,
+    ) -> Result<()> {
+        let failed = |error| view.read_error(segment, error);
+        let source = self.loglet(view, segment).await?;
+        let stop = segment.to_loglet(segment.stop.expect("the segment is sealed"));
+        let first = source.trim_point().await.map_err(failed)?.max(segment.base).min(stop);
+        let id = LogletId { log: view.chain.log, segment: number };
+        let provider = self.store.provider(&config.kind)?;
+        let mut batches = match first < stop {
+            true => source.read(first, stop, COPY_BYTES).await.map_err(failed)?,
+            false => Vec::new(),
+        };
+        // The trim point may lie inside the first batch, which is copied whole.
+        let base = batches.first().map_or(first, |batch| batch.first.min(first));
+        let target = provider.create(id, config, base).await.map_err(failed)?;
+        while let Some(last) = batches.last() {
+            let at = last.end();
+            for batch in &batches {
+                target.fill(batch.first, batch.batch.clone()).await.map_err(failed)?;
+            }
+            batches = match at < stop {
+                true => source.read(at, stop, COPY_BYTES).await.map_err(failed)?,
+                false => Vec::new(),
+            };
+        }
+        target.prefix_trim(first).await.map_err(failed)?;
+        target.seal().await.map_err(failed)?;
+        same_content(&*source, &*target, first, stop).await.map_err(failed)
+    }
+}
+
+/// Both loglets hold the same batches in the range.
+async fn same_content(
+    source: &dyn Loglet,
+    target: &dyn Loglet,
+    first: LogletPos,
+    stop: LogletPos,
+) -> Result<(), LogletError> {
+    let key = |b: &StampedBatch| (b.first, b.batch.count(), b.batch.header().crc);
+    let mut at = first;
+    while at < stop {
+        let (left, right) = (
+            source.read(at, stop, COPY_BYTES).await?,
+            target.read(at, stop, COPY_BYTES).await?,
+        );
+        let common = left.len().min(right.len());
+        let differ = left.iter().map(key).zip(right.iter().map(key)).any(|(l, r)| l != r);
+        if differ || (common == 0 && left.len() != right.len()) {
+            return Err(LogletError::Corrupt(format!("the copy differs from position {at} on")));
+        }
+        let Some(last) = left[..common].last() else { break };
+        at = last.end();
+    }
+    Ok(())
+}
+
+fn sealed_segment(view: &View, index: u32) -> Result<&Segment> {
+    let segment = view.chain.segment(index).filter(|segment| segment.stop.is_some());
+    segment.ok_or_else(|| chain_error(ChainError::NoSegment(index)))
+}
+
+fn moved_on(version: u64, view: &View) -> Error {
+    if view.chain.life == Life::Ended {
+        return chain_error(ChainError::Over);
+    }
+    let message = format!(
+        "the chain is at version {}, not {version}: read it and decide again",
+        view.chain.version
+    );
+    Error::new(ErrorCode::Conflict, message)
+}
+
+fn task_failed(error: &tokio::task::JoinError) -> Error {
+    Error::new(ErrorCode::Internal, format!("a reconfiguration ended early: {error}"))
+}

@@ -1,0 +1,296 @@
+//! The checkpoint of a store: one small file that is replaced as a whole.
+//!
+//! The manifest says what is durable without the journal, and from where on the journal counts. It is
+//! written to a temporary file, synced, renamed over the old one, and the directory is synced: after a
+//! crash there is the old one or the new one. Bytes are in `FORMAT.md`.
+
+use std::collections::BTreeMap;
+use std::io::{self, IoSlice};
+use std::path::Path;
+use std::sync::Arc;
+
+use prost::Message;
+use virtuallog_protocol::record::Crc32c;
+use virtuallog_protocol::{LogId, LogletId, LogletPos};
+
+use super::disk::{Disk, OpenMode, read_up_to};
+use super::error::io_error;
+use super::state::{Extent, LogletState};
+use crate::error::{Error, ErrorCode};
+
+/// First bytes of the file.
+const MAGIC: [u8; 4] = *b"VLM\x01";
+/// The version that this code writes, and the highest that it reads. It stands for the whole store.
+pub(crate) const FORMAT_VERSION: u32 = 1;
+const ENVELOPE_LEN: usize = 16;
+/// More than any store needs; a length beyond it is damage.
+const MANIFEST_BYTES_MAX: u64 = 1 << 30;
+
+/// Name of the file in the store's directory.
+pub(crate) const MANIFEST: &str = "manifest";
+const TEMPORARY: &str = "manifest.new";
+
+/// What is durable, and where replay begins.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Manifest {
+    /// Drawn when the store was created; every file of it carries the number.
+    pub(crate) storage_id: u128,
+    /// Rises with each start and each journal file. A copy with a lower one has forgotten something.
+    pub(crate) counter: u64,
+    /// Epoch of the journal file in which replay begins.
+    pub(crate) epoch: u64,
+    /// Sequence number of the first block in it.
+    pub(crate) sequence: u64,
+    /// Number of that journal file. It has to be there unless the store was closed.
+    pub(crate) journal_file: u32,
+    /// True when the store was closed: there is nothing to replay.
+    pub(crate) clean: bool,
+    /// The start of the machine in which this was written.
+    pub(crate) boot: u64,
+    /// Every loglet there is.
+    pub(crate) loglets: BTreeMap<LogletId, LogletState>,
+    /// Per log, the lowest segment index that may still be created.
+    pub(crate) retired: BTreeMap<LogId, u32>,
+}
+
+impl Manifest {
+    /// Reads the manifest of the store in `root`; `None` when there is none.
+    ///
+    /// # Errors
+    /// `CORRUPT`, `INCOMPATIBLE`, or what the disk said.
+    pub(crate) fn read(disk: &dyn Disk, root: &Path) -> Result<Option<Manifest>, Error> {
+        let path = root.join(MANIFEST);
+        let fail = |e| io_error("read", &path, e);
+        let file = match disk.open(&path, OpenMode::Read) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(fail)?,
+        };
+        let len = file.len().map_err(fail)?;
+        let mut bytes = vec![0; len.min(MANIFEST_BYTES_MAX) as usize];
+        let read = read_up_to(file.as_ref(), &mut bytes, 0).map_err(fail)?;
+        bytes.truncate(read);
+        match Self::decode(&bytes) {
+            Ok(manifest) => Ok(Some(manifest)),
+            Err(Damage::Version(version)) => Err(Error::new(
+                ErrorCode::Incompatible,
+                format!(
+                    "`{}` has format version {version}, this build reads up to {FORMAT_VERSION}: \
+                     open the store with a newer version",
+                    root.display()
+                ),
+            )),
+            Err(Damage::Bytes(what)) => Err(Error::new(
+                ErrorCode::Corrupt,
+                format!("`{}` is damaged ({what}): restore the store", path.display()),
+            )),
+        }
+    }
+
+    /// Replaces the manifest. The outer error means that a sync failed and nothing is known; the
+    /// inner one that the old manifest still stands.
+    pub(crate) fn write(&self, disk: &dyn Disk, root: &Path) -> io::Result<io::Result<()>> {
+        let temporary = root.join(TEMPORARY);
+        let bytes = self.encode();
+        let file = match disk.open(&temporary, OpenMode::Create) {
+            Ok(file) => file,
+            Err(e) => return Ok(Err(e)),
+        };
+        if let Err(e) = file.write_all_at(&[IoSlice::new(&bytes)], 0) {
+            // Gives the space back at once: it may be what a trim needs to go on.
+            let _ = disk.remove_file(&temporary);
+            return Ok(Err(e));
+        }
+        match file.sync_data() {
+            // Delayed allocation can find the disk full as late as here. The old one still stands.
+            Err(e) if super::disk::is_full(&e) => return Ok(Err(e)),
+            other => other?,
+        }
+        disk.rename(&temporary, &root.join(MANIFEST))?;
+        disk.sync_dir(root)?;
+        Ok(Ok(()))
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let body = Wire::from(self).encode_to_vec();
+        let mut bytes = Vec::with_capacity(ENVELOPE_LEN + body.len());
+        bytes.extend_from_slice(&MAGIC);
+        bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&checksum(&bytes, &body).to_le_bytes());
+        bytes.extend_from_slice(&body);
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Manifest, Damage> {
+        let (head, body) =
+            bytes.split_at_checked(ENVELOPE_LEN).ok_or(Damage::Bytes("cut short"))?;
+        let int = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("four bytes"));
+        if head[..4] != MAGIC {
+            return Err(Damage::Bytes("not a manifest"));
+        }
+        // Length and checksum come before the version: a flipped bit there is not a newer version.
+        let body = body.get(..int(8) as usize).ok_or(Damage::Bytes("cut short"))?;
+        if int(12) != checksum(&head[..12], body) {
+            return Err(Damage::Bytes("checksum"));
+        }
+        if int(4) > FORMAT_VERSION {
+            return Err(Damage::Version(int(4)));
+        }
+        let wire = Wire::decode(body).map_err(|_| Damage::Bytes("encoding"))?;
+        wire.into_manifest().ok_or(Damage::Bytes("content"))
+    }
+}
+
+enum Damage {
+    Bytes(&'static str),
+    Version(u32),
+}
+
+fn checksum(head: &[u8], body: &[u8]) -> u32 {
+    let mut crc = Crc32c::new();
+    crc.update(head);
+    crc.update(body);
+    crc.finish()
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Wire {
+    #[prost(bytes = "vec", tag = "1")]
+    storage_id: Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    counter: u64,
+    #[prost(uint64, tag = "3")]
+    epoch: u64,
+    #[prost(uint64, tag = "4")]
+    sequence: u64,
+    #[prost(uint32, tag = "5")]
+    journal_file: u32,
+    #[prost(bool, tag = "6")]
+    clean: bool,
+    #[prost(fixed64, tag = "7")]
+    boot: u64,
+    #[prost(message, repeated, tag = "8")]
+    loglets: Vec<WireLoglet>,
+    #[prost(message, repeated, tag = "9")]
+    retired: Vec<WireRetired>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WireLoglet {
+    #[prost(bytes = "vec", tag = "1")]
+    log: Vec<u8>,
+    #[prost(uint32, tag = "2")]
+    segment: u32,
+    #[prost(uint64, tag = "3")]
+    base: u64,
+    #[prost(uint64, tag = "4")]
+    tail: u64,
+    #[prost(bool, tag = "5")]
+    sealed: bool,
+    #[prost(uint64, tag = "6")]
+    trim: u64,
+    #[prost(message, repeated, tag = "7")]
+    files: Vec<WireFile>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WireFile {
+    #[prost(uint64, tag = "1")]
+    base: u64,
+    #[prost(uint64, tag = "2")]
+    len: u64,
+    #[prost(uint64, tag = "3")]
+    start: u64,
+    #[prost(uint64, tag = "4")]
+    start_position: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WireRetired {
+    #[prost(bytes = "vec", tag = "1")]
+    log: Vec<u8>,
+    #[prost(uint32, tag = "2")]
+    bound: u32,
+}
+
+impl From<&Manifest> for Wire {
+    fn from(manifest: &Manifest) -> Wire {
+        let file = |extent: &Extent| WireFile {
+            base: extent.base.0,
+            len: extent.len,
+            start: extent.start,
+            start_position: extent.start_position.0,
+        };
+        let loglet = |(id, state): (&LogletId, &LogletState)| WireLoglet {
+            log: id.log.0.to_le_bytes().to_vec(),
+            segment: id.segment,
+            base: state.base.0,
+            tail: state.tail.0,
+            sealed: state.sealed,
+            trim: state.trim.0,
+            files: state.extents().map(file).collect(),
+        };
+        let retired = |(log, bound): (&LogId, &u32)| WireRetired {
+            log: log.0.to_le_bytes().to_vec(),
+            bound: *bound,
+        };
+        Wire {
+            storage_id: manifest.storage_id.to_le_bytes().to_vec(),
+            counter: manifest.counter,
+            epoch: manifest.epoch,
+            sequence: manifest.sequence,
+            journal_file: manifest.journal_file,
+            clean: manifest.clean,
+            boot: manifest.boot,
+            loglets: manifest.loglets.iter().map(loglet).collect(),
+            retired: manifest.retired.iter().map(retired).collect(),
+        }
+    }
+}
+
+impl Wire {
+    fn into_manifest(self) -> Option<Manifest> {
+        let id = |bytes: &[u8]| Some(u128::from_le_bytes(bytes.try_into().ok()?));
+        let mut loglets = BTreeMap::new();
+        for wire in self.loglets {
+            let mut extents: Vec<Extent> = wire
+                .files
+                .iter()
+                .map(|file| Extent {
+                    base: LogletPos(file.base),
+                    len: file.len,
+                    start: file.start,
+                    start_position: LogletPos(file.start_position),
+                })
+                .collect();
+            let active = extents.pop()?;
+            let state = LogletState {
+                base: LogletPos(wire.base),
+                tail: LogletPos(wire.tail),
+                sealed: wire.sealed,
+                trim: LogletPos(wire.trim),
+                older: Arc::new(extents),
+                active,
+            };
+            let id = LogletId { log: LogId(id(&wire.log)?), segment: wire.segment };
+            if !state.holds() || loglets.insert(id, state).is_some() {
+                return None;
+            }
+        }
+        let mut retired = BTreeMap::new();
+        for wire in self.retired {
+            retired.insert(LogId(id(&wire.log)?), wire.bound);
+        }
+        Some(Manifest {
+            storage_id: id(&self.storage_id)?,
+            counter: self.counter,
+            epoch: self.epoch,
+            sequence: self.sequence,
+            journal_file: self.journal_file,
+            clean: self.clean,
+            boot: self.boot,
+            loglets,
+            retired,
+        })
+    }
+}

@@ -1,0 +1,486 @@
+//! The disk of a LogServer: one store directory, shared by all its loglets.
+//!
+//! What it promises: a batch, a seal, a trim, a creation that was answered `Ok` survives any crash of
+//! process or machine. What was never acknowledged may be there or not, but whole. Damage is
+//! reported, never served and never cut away. A failed sync stops the store until it is opened again.
+//!
+//! The one idea: every commit writes its batches twice, to the data file of their loglet, where they
+//! stay and are read, and to a journal shared by all, which is what is synced. Data files are synced
+//! by checkpoints. So a commit costs one sync however many loglets it touches, readers never need
+//! the journal, and a quiet loglet keeps no journal file from being used again.
+//!
+//! What it does not do: it knows nothing of chains, quorums or clients, and assigns positions only
+//! when asked to. Calls block; futures belong to the callers.
+//!
+//! Read in this order: `disk.rs` (the seam), `state.rs`, `journal.rs`, `data.rs`, `manifest.rs` (the
+//! bytes), `commit.rs` (how anything becomes durable), `recovery.rs`, `keep.rs`, `reading.rs`,
+//! `readonly.rs`.
+#![doc = include_str!("FORMAT.md")]
+
+mod commit;
+mod data;
+pub mod disk;
+pub(crate) mod error;
+mod index;
+mod journal;
+mod keep;
+mod manifest;
+mod options;
+mod reading;
+mod readonly;
+mod recovery;
+mod state;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
+use std::thread::JoinHandle;
+
+use tokio::sync::watch;
+use virtuallog_protocol::{Batch, LogId, LogletId, LogletPos, StampedBatch};
+
+pub use self::disk::{Disk, RealDisk, lock_fds};
+pub use self::error::StorageError;
+pub use self::options::{PlantedBug, StorageOptions};
+pub use self::reading::VerifyReport;
+pub use self::readonly::ReadOnlyStorage;
+
+use self::commit::{Committer, Queue, Request};
+use self::data::DataFiles;
+use self::disk::{LockGuard, LockOutcome, OpenMode};
+use self::error::{Poison, io_error};
+use self::index::IndexCache;
+use self::keep::{Keep, Ring};
+use self::reading::Source;
+use self::state::Loglet;
+use crate::error::{Error, ErrorCode};
+
+/// What is called with the outcome of a request, exactly once, with no lock of the store held. It
+/// must not block. Appends get the position of their first entry, seals the tail, creations the
+/// base, trims the first position kept, retirements the bound.
+pub type Done = Box<dyn FnOnce(Result<LogletPos, StorageError>) + Send>;
+
+/// The durable state of a loglet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogletStatus {
+    /// The first position that it could ever hold.
+    pub base: LogletPos,
+    /// The first position that was not trimmed.
+    pub trim: LogletPos,
+    /// The first unwritten position.
+    pub tail: LogletPos,
+    /// True once nothing can be appended any more.
+    pub sealed: bool,
+}
+
+/// A store that this process owns.
+pub struct Storage {
+    inner: Arc<Inner>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Name of the thread that commits and answers.
+pub(crate) const COMMIT_THREAD: &str = "virtuallog-commit";
+
+/// What the threads share.
+pub(crate) struct Inner {
+    disk: Arc<dyn Disk>,
+    root: PathBuf,
+    options: StorageOptions,
+    storage_id: u128,
+    boot: u64,
+    start_counter: u64,
+    poison: Arc<Poison>,
+    queue: Mutex<Queue>,
+    /// Something waits that nobody is at.
+    wake: Condvar,
+    committer: Mutex<Committer>,
+    known: RwLock<Known>,
+    files: DataFiles,
+    index: IndexCache,
+    keep: Keep,
+    ring: Mutex<Ring>,
+    lock: Mutex<Option<Box<dyn LockGuard>>>,
+}
+
+/// All loglets, in an order that does not depend on chance.
+#[derive(Debug, Default)]
+struct Known {
+    loglets: BTreeMap<LogletId, Arc<Loglet>>,
+    retired: BTreeMap<LogId, u32>,
+}
+
+impl Storage {
+    /// Takes the store in `dir`, recovers it, and starts its threads. Makes the store when the
+    /// directory is empty, and the directory when its parent is there.
+    ///
+    /// # Errors
+    /// `LOCKED` when another process has it; `INVALID` when the directory holds something else;
+    /// `CORRUPT` and `DATA_LOSS` with nothing changed; `INCOMPATIBLE`; or what the disk said.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        options: StorageOptions,
+    ) -> Result<Arc<Storage>, Error> {
+        let options = options.checked()?;
+        make_root(disk.as_ref(), dir)?;
+        // Before the lock, so that nothing is written into a directory that is no store.
+        recovery::look(disk.as_ref(), dir)?;
+        let lock = take_lock(disk.as_ref(), dir)?;
+        let boot = disk.boot_id();
+        let manifest = match recovery::look(disk.as_ref(), dir)? {
+            Some(manifest) => manifest,
+            None => recovery::create(disk.as_ref(), dir, &options, boot)?,
+        };
+        let poison = Arc::new(Poison::default());
+        let storage_id = manifest.storage_id;
+        let files = DataFiles::new(
+            Arc::clone(&disk),
+            dir,
+            storage_id,
+            OpenMode::Write,
+            options.open_files_max,
+            Arc::clone(&poison),
+        );
+        let recovered = recovery::recover(&disk, &files, dir, manifest, &options, boot)?;
+        // Recovery synced what it wrote, so nothing of it is left to a checkpoint.
+        files.take_dirty()?;
+        let loglets = recovered.manifest.loglets.into_iter();
+        let known = Known {
+            loglets: loglets.map(|(id, state)| (id, Arc::new(Loglet::new(id, state)))).collect(),
+            retired: recovered.manifest.retired,
+        };
+        let inner = Arc::new(Inner {
+            root: dir.to_owned(),
+            storage_id,
+            boot,
+            start_counter: recovered.manifest.counter,
+            poison,
+            queue: Mutex::default(),
+            wake: Condvar::new(),
+            committer: Mutex::new(recovered.committer),
+            known: RwLock::new(known),
+            files,
+            index: IndexCache::new(options.index_every_bytes),
+            keep: Keep::default(),
+            ring: Mutex::new(recovered.ring),
+            lock: Mutex::new(Some(lock)),
+            disk,
+            options,
+        });
+        for id in recovered.dead {
+            inner.delete_loglet_dir(id)?;
+        }
+        let storage = Storage { inner: Arc::clone(&inner), threads: Mutex::default() };
+        if inner.options.background {
+            storage.start_threads()?;
+            inner.keep.prepare();
+        }
+        Ok(Arc::new(storage))
+    }
+
+    fn start_threads(&self) -> Result<(), Error> {
+        let spawn = |name: &str, run: fn(&Inner)| {
+            let inner = Arc::clone(&self.inner);
+            let thread = std::thread::Builder::new().name(name.to_owned());
+            thread.spawn(move || run(&inner)).map_err(|e| {
+                Error::new(ErrorCode::Unavailable, format!("cannot start the thread `{name}`: {e}"))
+            })
+        };
+        let mut threads = self.threads.lock().expect("no panic under this lock");
+        threads.push(spawn(COMMIT_THREAD, Inner::run_commit)?);
+        threads.push(spawn("virtuallog-keep", Inner::run_keep)?);
+        Ok(())
+    }
+
+    /// Finishes what was asked for, says in the store that all of it was, and lets go of it.
+    /// Everything that comes later is refused. Doing it again is fine.
+    ///
+    /// # Errors
+    /// What stopped the store before, or what failed now. The store is let go all the same.
+    pub fn close(&self) -> Result<(), Error> {
+        let inner = &self.inner;
+        let first = !std::mem::replace(&mut inner.queue().stop, true);
+        inner.wake.notify_all();
+        if !first {
+            return Ok(());
+        }
+        let mut threads = std::mem::take(&mut *self.threads.lock().expect("no panic under it"));
+        let me = std::thread::current().id();
+        for thread in threads.drain(..).filter(|thread| thread.thread().id() != me) {
+            inner.keep.stop();
+            if thread.join().is_err() {
+                tracing::error!("a thread of the store panicked");
+            }
+        }
+        let outcome = inner.finish();
+        *inner.lock.lock().expect("no panic under this lock") = None;
+        outcome.map_err(Error::from)
+    }
+
+    /// Appends a batch at the tail, or at `first` which must not be below it, and returns at once;
+    /// requests are taken in the order of the calls.
+    pub fn append(&self, id: LogletId, first: Option<LogletPos>, batch: Batch, done: Done) {
+        self.submit(Request::Append { id, first, batch, done });
+    }
+
+    /// As [`append`](Self::append), on the caller's own thread when nobody else is committing, which
+    /// saves two thread hand-overs. Returns after `done` was called. Not for use within a `done`.
+    pub fn append_here(&self, id: LogletId, first: Option<LogletPos>, batch: Batch, done: Done) {
+        let answered = Arc::new((Mutex::new(false), Condvar::new()));
+        let signal = Arc::clone(&answered);
+        let done: Done = Box::new(move |outcome| {
+            done(outcome);
+            *signal.0.lock().expect("no panic under this lock") = true;
+            signal.1.notify_one();
+        });
+        let is_answered = || *answered.0.lock().expect("no panic under this lock");
+        if self.inner.enqueue(Request::Append { id, first, batch, done }, true) {
+            // Without a thread to take over, the leader stays until nothing waits.
+            self.inner.lead(|| self.inner.options.background && is_answered());
+        }
+        let mut guard = answered.0.lock().expect("no panic under this lock");
+        while !*guard {
+            guard = answered.1.wait(guard).expect("no panic under this lock");
+        }
+    }
+
+    /// Makes a loglet that starts at `base`. One that is there with the same base is fine.
+    pub fn create(&self, id: LogletId, base: LogletPos, done: Done) {
+        self.submit(Request::Create { id, base, done });
+    }
+
+    /// Ends a loglet for good.
+    pub fn seal(&self, id: LogletId, done: Done) {
+        self.submit(Request::Seal { id, done });
+    }
+
+    /// Gives up what lies below `keep_from`, at most up to the tail.
+    pub fn trim(&self, id: LogletId, keep_from: LogletPos, done: Done) {
+        self.submit(Request::Trim { id, keep_from, done });
+    }
+
+    /// Deletes every loglet of `log` below segment `bound` that is not in `live`, and refuses for
+    /// ever to create one below `bound`.
+    pub fn retire(&self, log: LogId, live: Vec<u32>, bound: u32, done: Done) {
+        self.submit(Request::Retire { log, live, bound, done });
+    }
+
+    fn submit(&self, request: Request) {
+        if self.inner.enqueue(request, false) {
+            self.inner.lead(|| false);
+        }
+    }
+
+    /// The durable state of a loglet. No I/O.
+    #[must_use]
+    pub fn status(&self, id: LogletId) -> Option<LogletStatus> {
+        let state = self.inner.loglet(id)?.state();
+        let state::LogletState { base, trim, tail, sealed, .. } = state;
+        Some(LogletStatus { base, trim, tail, sealed })
+    }
+
+    /// Tail and seal bit of a loglet, now and whenever they change.
+    #[must_use]
+    pub fn subscribe(&self, id: LogletId) -> Option<watch::Receiver<(LogletPos, bool)>> {
+        Some(self.inner.loglet(id)?.subscribe())
+    }
+
+    /// Batches in order, from the one that contains `from` or else the first after it, as long as
+    /// they start below `to`: at least one if there is one, then up to about `bytes_max`. They share
+    /// one buffer with what was read around them. Blocks on the disk.
+    ///
+    /// # Errors
+    /// `Trimmed`, `Unknown`, `Unavailable`; `Corrupt` and never a shorter answer.
+    pub fn read(
+        &self,
+        id: LogletId,
+        from: LogletPos,
+        to: LogletPos,
+        bytes_max: usize,
+    ) -> Result<Vec<StampedBatch>, StorageError> {
+        self.inner.with_source(id, |source| source.read(from, to, bytes_max))
+    }
+
+    /// Checks every byte that a loglet holds; `progress` is told of bytes as they are done.
+    ///
+    /// # Errors
+    /// `Corrupt`, naming the first place that does not hold.
+    pub fn verify(
+        &self,
+        id: LogletId,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<VerifyReport, StorageError> {
+        self.inner.with_source(id, |source| source.verify(progress))
+    }
+
+    /// All loglets that there are.
+    #[must_use]
+    pub fn loglets(&self) -> Vec<LogletId> {
+        self.inner.loglet_ids()
+    }
+
+    /// The identity of this disk, drawn when the store was created.
+    #[must_use]
+    pub fn storage_id(&self) -> u128 {
+        self.inner.storage_id
+    }
+
+    /// Higher with each start. A disk that shows a lower one than before has forgotten something.
+    #[must_use]
+    pub fn start_counter(&self) -> u64 {
+        self.inner.start_counter
+    }
+
+    /// Why the store does nothing any more, if that is so.
+    #[must_use]
+    pub fn failure(&self) -> Option<Error> {
+        self.inner.poison.error()
+    }
+}
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        if let Err(e) = self.close() {
+            tracing::warn!("the store was not closed in order and recovers when it is opened: {e}");
+        }
+    }
+}
+
+impl fmt::Debug for Storage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Storage").field("dir", &self.inner.root).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().expect("no panic under this lock")
+    }
+
+    /// The thread `virtuallog-commit`.
+    fn run_commit(&self) {
+        loop {
+            {
+                let mut queue = self.queue();
+                while queue.leading || queue.requests.is_empty() {
+                    if queue.stop && !queue.leading {
+                        return;
+                    }
+                    queue = self.wake.wait(queue).expect("no panic under this lock");
+                }
+                queue.leading = true;
+            }
+            self.lead(|| false);
+        }
+    }
+
+    /// The end of a store: a mark, a checkpoint that leaves nothing to replay.
+    fn finish(&self) -> Result<(), StorageError> {
+        {
+            let mut queue = self.queue();
+            while queue.leading && self.options.background {
+                queue = self.wake.wait(queue).expect("no panic under this lock");
+            }
+            queue.requests.push_back(Request::Mark);
+            queue.leading = true;
+        }
+        self.lead(|| false);
+        self.keep_rest();
+        self.poison.check()?;
+        let committer = self.committer.lock().expect("a panic in the leader ends the store");
+        self.checkpoint(&self.snapshot(&committer, true))
+    }
+
+    fn loglet(&self, id: LogletId) -> Option<Arc<Loglet>> {
+        self.known.read().expect("no panic under this lock").loglets.get(&id).cloned()
+    }
+
+    fn loglet_ids(&self) -> Vec<LogletId> {
+        self.known.read().expect("no panic under this lock").loglets.keys().copied().collect()
+    }
+
+    fn retired_bound(&self, log: LogId) -> Option<u32> {
+        self.known.read().expect("no panic under this lock").retired.get(&log).copied()
+    }
+
+    fn add_loglet(&self, loglet: Arc<Loglet>) {
+        self.known.write().expect("no panic under it").loglets.insert(loglet.id, loglet);
+    }
+
+    fn forget_loglets(
+        &self,
+        ids: impl Iterator<Item = LogletId>,
+        retired: &BTreeMap<LogId, u32>,
+    ) {
+        let ids: BTreeSet<LogletId> = ids.collect();
+        if ids.is_empty() && retired.is_empty() {
+            return;
+        }
+        let mut known = self.known.write().expect("no panic under this lock");
+        known.loglets.retain(|id, _| !ids.contains(id));
+        known.retired.extend(retired);
+    }
+
+    /// Reads from a snapshot of the loglet. What a trim took away under the reader's hands is not
+    /// damage, so a failure counts only if the loglet is still as it was.
+    fn with_source<T>(
+        &self,
+        id: LogletId,
+        mut read: impl FnMut(Source<'_>) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        loop {
+            self.poison.check()?;
+            if self.lock.lock().expect("no panic under this lock").is_none() {
+                return Err(StorageError::Unavailable(closed()));
+            }
+            let state = self.loglet(id).ok_or(StorageError::Unknown(id))?.state();
+            let source = Source { files: &self.files, index: &self.index, id, state: &state };
+            let error = match read(source) {
+                Err(e @ (StorageError::Corrupt(_) | StorageError::Unavailable(_))) => e,
+                other => return other,
+            };
+            let now = self.loglet(id).ok_or(StorageError::Unknown(id))?.state();
+            let starts = |state: &state::LogletState| {
+                state.extents().map(|e| (e.base, e.start)).next().expect("one at least")
+            };
+            if (now.trim, starts(&now)) == (state.trim, starts(&state)) {
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// The answer to calls that come after `close`.
+fn closed() -> Error {
+    Error::new(ErrorCode::Closed, "the store was closed: open it again")
+}
+
+/// The directory of a store.
+fn make_root(disk: &dyn Disk, dir: &Path) -> Result<(), Error> {
+    match disk.list(dir) {
+        Ok(_) => return Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(io_error("list", dir, e)),
+    }
+    disk.create_dir(dir).map_err(|e| io_error("create", dir, e))
+}
+
+fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn LockGuard>, Error> {
+    let path = dir.join("LOCK");
+    match disk.lock(&path).map_err(|e| io_error("lock", &path, e))? {
+        LockOutcome::Held(guard) => Ok(guard),
+        LockOutcome::Taken { owner } => {
+            let owner = if owner.is_empty() { "unknown" } else { &owner };
+            let message = format!(
+                "`{}` is in use by process {owner}: open it with `mode=read`, or stop that process",
+                dir.display()
+            );
+            Err(Error::new(ErrorCode::Locked, message))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,441 @@
+//! Opening: from a URL to a store, from a store to a log.
+//!
+//! A store is a MetaStore and the kinds of loglet that logs in it can have. Which they are follows
+//! from the URL; a third party adds its own kinds with [`Builder::provider`].
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::Duration;
+
+use virtuallog_protocol::chain::{Chain, LogletConfig};
+use virtuallog_protocol::limits::{ENTRY_BYTES_DEFAULT, ENTRY_BYTES_MAX};
+use virtuallog_protocol::{LogId, LogletId, LogletPos};
+
+use crate::directory::{self, Directory};
+use crate::env;
+use crate::error::{Error, ErrorCode, Result};
+use crate::log::{Log, decode_chain, meta_error};
+use crate::loglet::{LogletError, LogletProvider};
+use crate::loglets::{local, memory};
+use crate::metastore::{MetaError, MetaStore};
+use crate::metastores::{FileMetaStore, MemoryMetaStore};
+use crate::storage::{ReadOnlyStorage, RealDisk};
+use crate::url::{Location, LogUrl, Mode};
+use crate::virtuallog::VirtualLog;
+
+/// A call's deadline when nothing else is said.
+pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+/// What a writer may have submitted and not answered, when nothing else is said, in bytes.
+pub const IN_FLIGHT_BYTES_DEFAULT: usize = 32 << 20;
+/// How often a log that others create and delete meanwhile is looked for again.
+const OPEN_TRIES: usize = 16;
+
+type Providers = BTreeMap<String, Arc<dyn LogletProvider>>;
+
+/// Registers, and the kinds of loglet that go with them.
+#[derive(Debug)]
+pub(crate) struct Store {
+    pub(crate) metastore: Arc<dyn MetaStore>,
+    providers: Providers,
+    /// What a log is kept in when nothing else is said.
+    default_loglet: &'static str,
+    /// This store's share of its directory, until it is released.
+    directory: Mutex<Option<Arc<Directory>>>,
+}
+
+impl Store {
+    fn memory() -> Store {
+        let memory: Arc<dyn LogletProvider> = Arc::new(memory::MemoryProvider::new());
+        Store {
+            metastore: Arc::new(MemoryMetaStore::new()),
+            providers: BTreeMap::from([(memory::KIND.to_owned(), memory)]),
+            default_loglet: memory::KIND,
+            directory: Mutex::new(None),
+        }
+    }
+
+    fn local(metastore: Arc<dyn MetaStore>, local: Arc<dyn LogletProvider>) -> Store {
+        Store {
+            metastore,
+            providers: BTreeMap::from([(local::KIND.to_owned(), local)]),
+            default_loglet: local::KIND,
+            directory: Mutex::new(None),
+        }
+    }
+
+    /// Reaches the store of a URL. The process-wide memory store is shared by all who name it.
+    async fn open(location: &Location, read_only: bool, create: bool) -> Result<Store> {
+        static SHARED: LazyLock<Store> = LazyLock::new(Store::memory);
+        match location {
+            Location::Fresh => Ok(Store::memory()),
+            Location::Memory => Ok(Store {
+                metastore: SHARED.metastore.clone(),
+                providers: SHARED.providers.clone(),
+                default_loglet: SHARED.default_loglet,
+                directory: Mutex::new(None),
+            }),
+            Location::File { dir } => {
+                let dir = dir.clone();
+                blocking(move || match read_only {
+                    false => {
+                        let directory = Directory::open(&dir, create)?;
+                        let provider = local::LocalProvider::new(directory.storage.clone());
+                        let mut store =
+                            Store::local(directory.metastore.clone(), Arc::new(provider));
+                        store.directory = Mutex::new(Some(directory));
+                        Ok(store)
+                    }
+                    true => {
+                        directory::check(&dir, false)?;
+                        let disk = Arc::new(RealDisk);
+                        let storage = Arc::new(ReadOnlyStorage::open(disk.clone(), &dir)?);
+                        let metastore =
+                            FileMetaStore::open_read_only(disk, dir.join(directory::META));
+                        let provider = local::ReadOnlyProvider::new(storage);
+                        Ok(Store::local(Arc::new(metastore), Arc::new(provider)))
+                    }
+                })
+                .await
+            }
+        }
+    }
+
+    /// The provider of a kind.
+    pub(crate) fn provider(&self, kind: &str) -> Result<&Arc<dyn LogletProvider>> {
+        self.providers.get(kind).ok_or_else(|| {
+            let message = format!(
+                "this build knows no loglets of kind `{kind}` here: use one that does, or register \
+                 its provider"
+            );
+            Error::new(ErrorCode::Incompatible, message)
+        })
+    }
+
+    pub(crate) fn providers(&self) -> impl Iterator<Item = &Arc<dyn LogletProvider>> {
+        self.providers.values()
+    }
+
+    /// Understands a loglet's name as users write it: `KIND` or `KIND:ARGUMENTS`.
+    pub(crate) fn plan(&self, loglet: &str) -> Result<LogletConfig> {
+        let (kind, args) = loglet.split_once(':').unwrap_or((loglet, ""));
+        let Some(provider) = self.providers.get(kind) else {
+            let kinds: Vec<_> = self.providers.keys().map(|kind| format!("`{kind}`")).collect();
+            let here = kinds.join(", ");
+            let message = format!("no loglet is called `{loglet}` here: a log of this store can have {here}");
+            return Err(Error::invalid(message));
+        };
+        provider.plan(args)
+    }
+
+    /// Gives the share of the directory back. The last one closes it.
+    pub(crate) async fn release(&self) -> Result<()> {
+        match self.take_directory() {
+            None => Ok(()),
+            Some(directory) => blocking(move || directory.release()).await,
+        }
+    }
+
+    fn take_directory(&self) -> Option<Arc<Directory>> {
+        self.directory.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Makes a new log: its first loglet, then its chain. Of several who race one wins.
+    async fn create(&self, name: &str, loglet: Option<&str>, version: u64) -> Result<Created> {
+        let config = self.plan(loglet.unwrap_or(self.default_loglet))?;
+        let log = LogId(env::random_u128());
+        let provider = self.provider(&config.kind)?;
+        let id = LogletId { log, segment: 0 };
+        provider.create(id, &config, LogletPos(0)).await.map_err(|error| match error {
+            LogletError::Refused(error) => error,
+            error => Error::new(ErrorCode::Unavailable, error.to_string()).with_source(error),
+        })?;
+        let chain = Chain::new(log, version + 1, env::random_u128(), config);
+        match self.metastore.put_if(name, Some(chain.encode()), version).await {
+            Ok(_) => Ok(Created::Ours(chain)),
+            Err(MetaError::Conflict { .. }) => {
+                // Nobody will ever name this loglet.
+                if let Err(error) = provider.retire(log, &[], 1).await {
+                    tracing::warn!(name, %error, "an unused loglet remains");
+                }
+                Ok(Created::Lost)
+            }
+            Err(error) => Err(meta_error(error)),
+        }
+    }
+
+    /// The log's chain; made if it is missing and may be.
+    async fn find(&self, name: &str, create: bool, loglet: Option<&str>) -> Result<Chain> {
+        for _ in 0..OPEN_TRIES {
+            let versioned = self.metastore.get(name).await.map_err(meta_error)?;
+            if let Some(chain) = decode_chain(name, &versioned)? {
+                return Ok(chain);
+            }
+            if !create {
+                return Err(no_such_log(name));
+            }
+            if let Created::Ours(chain) = self.create(name, loglet, versioned.version).await? {
+                return Ok(chain);
+            }
+        }
+        let message = format!("log `{name}` is being created and deleted by others: try again");
+        Err(Error::new(ErrorCode::Conflict, message))
+    }
+}
+
+impl Drop for Store {
+    /// Closes the directory with its last log. On the caller's thread, so that whoever opens it next
+    /// finds it free; but an answer to an append may hold the last share, and the thread that brings
+    /// answers cannot wait for itself.
+    fn drop(&mut self) {
+        let Some(directory) = self.take_directory() else { return };
+        let close = move || {
+            if let Err(error) = directory.release() {
+                tracing::warn!(%error, "a store was not closed cleanly: it recovers when opened");
+            }
+        };
+        match std::thread::current().name() {
+            Some(crate::storage::COMMIT_THREAD) => drop(std::thread::spawn(close)),
+            _ => close(),
+        }
+    }
+}
+
+enum Created {
+    Ours(Chain),
+    Lost,
+}
+
+fn no_such_log(name: &str) -> Error {
+    let message = format!("there is no log `{name}`: create it, or see which logs the store has");
+    Error::new(ErrorCode::NotFound, message)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let task = tokio::task::spawn_blocking(work).await;
+    task.unwrap_or_else(|error| {
+        Err(Error::new(ErrorCode::Internal, "the runtime stopped meanwhile").with_source(error))
+    })
+}
+
+/// What a handle keeps to.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) read_only: bool,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) entry_bytes_max: usize,
+    pub(crate) in_flight_bytes_max: usize,
+}
+
+/// How to open a log. What is set here goes before what the URL says.
+#[derive(Debug)]
+pub struct Builder {
+    url: String,
+    create: Option<bool>,
+    read_only: bool,
+    loglet: Option<String>,
+    timeout: Option<Option<Duration>>,
+    entry_bytes_max: Option<usize>,
+    in_flight_bytes_max: Option<usize>,
+    providers: Vec<Arc<dyn LogletProvider>>,
+}
+
+impl Builder {
+    pub(crate) fn new(url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            create: None,
+            read_only: false,
+            loglet: None,
+            timeout: None,
+            entry_bytes_max: None,
+            in_flight_bytes_max: None,
+            providers: Vec::new(),
+        }
+    }
+
+    /// Whether a missing log is created (it is, unless this says no).
+    #[must_use]
+    pub fn create(mut self, create: bool) -> Self {
+        self.create = Some(create);
+        self
+    }
+
+    /// Opens without a lock and without any write, beside an owner in another process. Sees what
+    /// the owner published as durable, and follows it.
+    #[must_use]
+    pub fn read_only(mut self) -> Self {
+        self.read_only = true;
+        self
+    }
+
+    /// What the first segment of a log that is created is kept in: `local`, `memory`, …
+    #[must_use]
+    pub fn loglet(mut self, loglet: &str) -> Self {
+        self.loglet = Some(loglet.to_owned());
+        self
+    }
+
+    /// A call's deadline (10 s unless set); `None`: none.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// The limit on one entry, in bytes: 1 MiB unless set, 16 MiB at most.
+    #[must_use]
+    pub fn entry_bytes_max(mut self, bytes: usize) -> Self {
+        self.entry_bytes_max = Some(bytes);
+        self
+    }
+
+    /// The window: what may be submitted and not answered, in bytes (payload, and 64 for each
+    /// entry): 32 MiB unless set.
+    #[must_use]
+    pub fn in_flight_bytes_max(mut self, bytes: usize) -> Self {
+        self.in_flight_bytes_max = Some(bytes);
+        self
+    }
+
+    /// Adds a third party's kind of loglet, for this handle. One of the same kind is replaced.
+    #[must_use]
+    pub fn provider(mut self, provider: Arc<dyn LogletProvider>) -> Self {
+        self.providers.push(provider);
+        self
+    }
+
+    /// Opens the log. Needs a tokio runtime, which has to live as long as the log is open.
+    ///
+    /// # Errors
+    /// As [`VirtualLog::open`].
+    pub async fn open(self) -> Result<VirtualLog> {
+        let url = LogUrl::parse(&self.url)?;
+        let name = url.log_name()?.to_owned();
+        let read_only = self.read_only || url.params.mode == Some(Mode::Read);
+        let create = self.create.or(url.params.create).unwrap_or(true) && !read_only;
+        let loglet = self.loglet.or(url.params.loglet);
+        let options = Options {
+            read_only,
+            timeout: self.timeout.or(url.params.timeout).unwrap_or(Some(TIMEOUT_DEFAULT)),
+            entry_bytes_max: self
+                .entry_bytes_max
+                .or(url.params.entry_bytes_max)
+                .unwrap_or(ENTRY_BYTES_DEFAULT),
+            in_flight_bytes_max: self
+                .in_flight_bytes_max
+                .or(url.params.in_flight_bytes_max)
+                .unwrap_or(IN_FLIGHT_BYTES_DEFAULT),
+        };
+        options.check()?;
+        let mut store = Store::open(&url.location, read_only, create).await?;
+        for provider in self.providers {
+            store.providers.insert(provider.kind().to_owned(), provider);
+        }
+        let store = Arc::new(store);
+        let chain = store.find(&name, create, loglet.as_deref()).await?;
+        let log = Log::new(name, store, options, chain).await?;
+        let view = log.view();
+        if view.chain.next.is_some() && !read_only {
+            // Somebody died half way. Whoever is at it now and we can both finish it.
+            log.complete(view).await?;
+        }
+        Ok(VirtualLog::from_log(log))
+    }
+}
+
+impl Options {
+    fn check(&self) -> Result<()> {
+        let bytes = self.entry_bytes_max;
+        if bytes > ENTRY_BYTES_MAX {
+            let message = format!("`entry_bytes_max` is {bytes}: at most {ENTRY_BYTES_MAX}");
+            return Err(Error::invalid(message));
+        }
+        if self.in_flight_bytes_max == 0 {
+            return Err(Error::invalid("`in_flight_bytes_max` is 0: at least 1"));
+        }
+        Ok(())
+    }
+}
+
+/// Creates the log that `url` names, in `loglet` or what the store's logs are in by default.
+///
+/// # Errors
+/// `CONFLICT` if there is one of that name; otherwise as [`VirtualLog::open`].
+pub async fn create(url: &str, loglet: Option<&str>) -> Result<()> {
+    let url = LogUrl::parse(url)?;
+    let name = url.log_name()?;
+    let store = Store::open(&url.location, false, true).await?;
+    let versioned = store.metastore.get(name).await.map_err(meta_error)?;
+    let loglet = loglet.or(url.params.loglet.as_deref());
+    let made = match decode_chain(name, &versioned)? {
+        Some(_) => Created::Lost,
+        None => store.create(name, loglet, versioned.version).await?,
+    };
+    store.release().await?;
+    match made {
+        Created::Ours(_) => Ok(()),
+        Created::Lost => {
+            let message = format!("there is a log `{name}` already: open it, or delete it first");
+            Err(Error::new(ErrorCode::Conflict, message))
+        }
+    }
+}
+
+/// Deletes the log that `url` names, with all its entries. Handles that have it open fail from then
+/// on. A log that is created again under the name is another log.
+///
+/// # Errors
+/// `NOT_FOUND` if there is none; otherwise as [`VirtualLog::open`].
+pub async fn delete(url: &str) -> Result<()> {
+    let url = LogUrl::parse(url)?;
+    let name = url.log_name()?;
+    let store = Store::open(&url.location, false, false).await?;
+    let deleted = store.delete(name).await;
+    let released = store.release().await;
+    deleted.and(released)
+}
+
+impl Store {
+    async fn delete(&self, name: &str) -> Result<()> {
+        loop {
+            let versioned = self.metastore.get(name).await.map_err(meta_error)?;
+            if versioned.value.is_none() {
+                return Err(no_such_log(name));
+            }
+            // A chain that cannot be read can still be deleted; its loglets then remain.
+            let chain = decode_chain(name, &versioned);
+            match self.metastore.put_if(name, None, versioned.version).await {
+                Ok(_) => {
+                    if let Ok(Some(chain)) = chain {
+                        self.retire_all(&chain).await;
+                    }
+                    return Ok(());
+                }
+                Err(MetaError::Conflict { .. }) => {}
+                Err(error) => return Err(meta_error(error)),
+            }
+        }
+    }
+
+    /// Deletes every loglet of a log that is gone.
+    async fn retire_all(&self, chain: &Chain) {
+        for provider in self.providers() {
+            if let Err(error) = provider.retire(chain.log, &[], u32::MAX).await {
+                tracing::warn!(%error, "loglets of a deleted log remain");
+            }
+        }
+    }
+}
+
+/// The names of the logs in the store that `url` names (it ends in `/`), sorted. Never creates.
+///
+/// # Errors
+/// `INVALID` when the URL names a log; `NOT_FOUND` when there is no store.
+pub async fn logs(url: &str) -> Result<Vec<String>> {
+    let url = LogUrl::parse(url)?;
+    url.store_only()?;
+    let store = Store::open(&url.location, true, false).await?;
+    store.metastore.list().await.map_err(meta_error)
+}
