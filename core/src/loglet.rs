@@ -13,12 +13,13 @@
 //!   [`LogletError::Sealed`]. Sealing is idempotent and never undone.
 //! - **L3** An append that failed as *in doubt* may still become durable and be counted by a later
 //!   tail check; one that failed definitely never shows.
-//! - **L4** `check_tail` is a tail check and a seal check run side by side.
+//! - **L4** `check_tail` need not stop appends: it is a tail check and a seal check in one answer.
 //! - **L5** If `seal` returned before `check_tail` began, it says `sealed`.
 //! - **L6** Sealed tails may grow; each of them is a legal boundary.
 //! - **L7** `read` is defined only below a tail that the caller was given.
-//! - **L8** An unsealed tail never exceeds a later sealed tail: sample the tail first and the seal bit
-//!   second, or both from one snapshot.
+//! - **L8** An unsealed tail never exceeds a later sealed tail. Take both from one snapshot. With two
+//!   samples neither order is right by itself: bit first lets a zombie in between; tail first misses an
+//!   append that was acknowledged before the seal, so a set bit asks for a second look at the tail.
 //! - **L9** Every acknowledged position is below every sealed tail.
 //! - **L10** Batches of one writer are taken in sequence order only. When one fails, all later ones of
 //!   that writer fail too: they never overtake (rule N17).
@@ -131,7 +132,8 @@ pub trait Loglet: Send + Sync + fmt::Debug {
     /// The first unwritten position, and whether the loglet is sealed (L4 to L6, L8).
     async fn check_tail(&self) -> Result<Tail<LogletPos>, LogletError>;
 
-    /// Waits until the tail lies beyond `known` or the loglet is sealed: the tail, pushed.
+    /// Waits until the tail lies beyond `known` or the loglet is sealed: the tail, pushed. It may be
+    /// older than a tail check would give.
     /// Dropping the future is free of consequence.
     async fn wait_tail(&self, known: LogletPos) -> Result<Tail<LogletPos>, LogletError>;
 
@@ -161,7 +163,7 @@ pub trait Loglet: Send + Sync + fmt::Debug {
     async fn seal(&self) -> Result<(), LogletError>;
 
     /// Stores a batch of another loglet's sealed segment at the same position, for
-    /// `reconfig_modify`. In ascending order, before any append; answers when durable.
+    /// `reconfig_modify`. In ascending order; the caller appends nothing. Answers when durable.
     async fn fill(&self, first: LogletPos, batch: Batch) -> Result<(), LogletError> {
         let _ = (first, batch);
         Err(LogletError::Refused(Error::invalid(

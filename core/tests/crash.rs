@@ -4,6 +4,8 @@
 //! Promised is: what was answered is there, at its place, with its bytes; nothing is served that was
 //! never given; opening again changes nothing; and the store goes on. Seeds are fixed.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -250,7 +252,10 @@ fn step(store: &Storage, promised: &Shared, step: Step) {
     }
 }
 
-fn open(disk: &SimDisk, planted: Option<PlantedBug>) -> Result<Arc<Storage>, virtuallog::error::Error> {
+fn open(
+    disk: &SimDisk,
+    planted: Option<PlantedBug>,
+) -> Result<Arc<Storage>, virtuallog::error::Error> {
     Storage::open(Arc::new(disk.clone()), Path::new(ROOT), options(planted))
 }
 
@@ -337,9 +342,8 @@ fn check_entries(
     let kept = |first: u64, bytes: &[u8]| {
         first + u64::from(u32::from_le_bytes(bytes[40..44].try_into().unwrap())) > trim
     };
-    let missing = |(first, bytes): &(&u64, &Vec<u8>)| {
-        kept(**first, bytes) && !found.contains_key(first)
-    };
+    let missing =
+        |(first, bytes): &(&u64, &Vec<u8>)| kept(**first, bytes) && !found.contains_key(first);
     match loglet.acked.iter().find(missing) {
         Some((first, _)) => Err(format!("loglet {segment}: acknowledged {first} is gone")),
         None => Ok(()),
@@ -424,9 +428,8 @@ fn enumerate(planted: Option<PlantedBug>, failures_max: usize) -> Tally {
     for (s, script) in SCRIPTS.iter().enumerate() {
         let whole = SimDisk::new();
         let promised = run(script, &whole, planted);
-        let all_acked = promised.loglets.values().all(|l| {
-            l.acked.len() == l.given.len() && l.given.len() > 0
-        });
+        let all_acked =
+            promised.loglets.values().all(|l| l.acked.len() == l.given.len() && l.given.len() > 0);
         assert!(all_acked, "script {s} is fine without a crash");
         for stop in 1..=whole.operations() {
             let disk = SimDisk::new();

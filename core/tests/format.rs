@@ -4,6 +4,8 @@
 //! version and a new directory, and the old ones stay readable. `VIRTUALLOG_FREEZE=dir` writes the
 //! stores of this build to a directory that is not there yet.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};

@@ -4,14 +4,18 @@ use std::sync::Arc;
 
 use virtuallog::LogletId;
 use virtuallog::loglet::{Ack, LogletError, LogletProvider};
+use virtuallog::loglets::local::LocalProvider;
 use virtuallog::loglets::memory::MemoryProvider;
 use virtuallog::protocol::{BatchBuilder, LogId, LogletPos, WriterId};
+use virtuallog::storage::{RealDisk, Storage, StorageOptions};
 use virtuallog::testing::conformance::{CHECKS, Subject, Verdict, loglet_suite};
 use virtuallog::testing::gappy;
 use virtuallog::testing::planted::{Plant, PlantedProvider};
 
+/// For what lives in memory, to be opened again is to be found again.
 async fn honest(provider: Arc<dyn LogletProvider>) {
-    let subject = Subject::new(provider, "").expect("a plan");
+    let subject = Subject::new(provider.clone(), "").expect("a plan");
+    let subject = subject.reopening(move || Box::pin(std::future::ready(provider.clone())));
     if let Err(complaints) = loglet_suite(&subject).await {
         panic!("the contract is broken\n{complaints}");
     }
@@ -33,7 +37,21 @@ async fn zombies() {
     honest(Arc::new(PlantedProvider::new(Plant::Zombies))).await;
 }
 
-// Loglets on a disk: `local` here, with `Subject::reopening` for what has to survive.
+/// On a real disk, closed and opened again in between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn local() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("store");
+    let open = move || -> Arc<dyn LogletProvider> {
+        let storage = Storage::open(Arc::new(RealDisk), &path, StorageOptions::default());
+        Arc::new(LocalProvider::new(storage.expect("opens")))
+    };
+    let subject = Subject::new(open(), "").expect("a plan");
+    let subject = subject.reopening(move || Box::pin(std::future::ready(open())));
+    if let Err(complaints) = loglet_suite(&subject).await {
+        panic!("the contract is broken\n{complaints}");
+    }
+}
 
 /// Enough for a race of a few instructions to be met.
 const ROUNDS_TO_FIND: u64 = 200;
@@ -70,6 +88,19 @@ async fn racing_clients_find_bugs_without_expectations() {
         ["L2", "L8", "L9", "L10"].iter().any(|clause| complaint.contains(clause)),
         "{complaint}"
     );
+}
+
+/// A loglet that keeps its word only until it is closed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_does_not_survive_is_found() {
+    let subject = Subject::new(Arc::new(MemoryProvider::new()), "").expect("a plan");
+    let subject = subject.reopening(|| {
+        let forgot: Arc<dyn LogletProvider> = Arc::new(MemoryProvider::new());
+        Box::pin(std::future::ready(forgot))
+    });
+    let complaint = loglet_suite(&subject).await.expect_err("found");
+    assert!(complaint.starts_with("l1_everything_is_there_after_reopening"), "{complaint}");
+    assert!(!complaint.contains("\n\n"), "and nothing else: {complaint}");
 }
 
 #[tokio::test]

@@ -150,12 +150,13 @@ fn plan(args: &str) -> Result<LogletConfig, Error> {
 }
 
 /// Local loglets of a store that this process owns.
-pub(crate) struct LocalProvider {
+pub struct LocalProvider {
     storage: Arc<Storage>,
 }
 
 impl LocalProvider {
-    pub(crate) fn new(storage: Arc<Storage>) -> Self {
+    /// The loglets of this store.
+    pub fn new(storage: Arc<Storage>) -> Self {
         Self { storage }
     }
 }

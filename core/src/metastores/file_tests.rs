@@ -2,6 +2,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::storage::disk::{DiskFile, LockOutcome, RealDisk};
+use crate::testing::Rng;
+use crate::testing::simdisk::SimDisk;
 
 fn real() -> Arc<dyn Disk> {
     Arc::new(RealDisk)
@@ -232,4 +234,58 @@ async fn a_failed_sync_stops_everything_until_reopened() {
         let version = if before_rename { 1 } else { 2 };
         assert_eq!(store.get("a").await.unwrap().version, version);
     }
+}
+
+/// Does `work` without a runtime, where nothing waits.
+fn now<T>(work: impl Future<Output = T>) -> T {
+    futures_util::FutureExt::now_or_never(work).expect("file work is done at once")
+}
+
+/// Writes versions 1, 2, … until the disk stops; gives the last one that was acknowledged, and the
+/// highest that may be there.
+fn write_until_it_stops(disk: &SimDisk) -> (Version, Version) {
+    let Ok(store) = FileMetaStore::open(Arc::new(disk.clone()), "/meta") else { return (0, 0) };
+    for expected in 0..4 {
+        match now(store.put_if("a", content(expected + 1), expected)) {
+            Ok(_) => {}
+            Err(MetaError::Refused(_)) => return (expected, expected),
+            Err(_) => return (expected, expected + 1),
+        }
+    }
+    (4, 4)
+}
+
+/// The third write deletes; the others differ in length, over several sectors.
+fn content(version: Version) -> Option<Bytes> {
+    (version != 3).then(|| Bytes::from(vec![version as u8; version as usize * 400]))
+}
+
+#[test]
+fn every_crash_leaves_a_version_that_was_written_and_none_acknowledged_is_lost() {
+    let whole = SimDisk::new();
+    assert_eq!(write_until_it_stops(&whole), (4, 4));
+    let (mut rng, mut crashes) = (Rng::new(1), 0);
+    for stop_at in 0..=whole.operations() {
+        let disk = SimDisk::new();
+        disk.stop_at(stop_at);
+        let (acked, highest) = write_until_it_stops(&disk);
+        let choices = disk.unsynced();
+        let subsets: Vec<u64> = match choices {
+            0..=10 => (0..1 << choices).collect(),
+            _ => (0..1024).map(|_| rng.bits()).collect(),
+        };
+        for kept in subsets {
+            let after = disk.crash(|choice| kept >> (choice % 64) & 1 == 1);
+            let store = FileMetaStore::open(Arc::new(after.clone()), "/meta").unwrap();
+            let found = now(store.get("a")).unwrap();
+            let version = found.version;
+            assert!((acked..=highest).contains(&version), "{stop_at} {kept:b}: {version}, {acked}");
+            let written = if version == 0 { None } else { content(version) };
+            assert_eq!(found.value, written, "{stop_at} {kept:b}");
+            assert_eq!(now(store.put_if("a", content(1), version)).unwrap(), version + 1);
+            assert!(after.all_files().iter().all(|(path, _)| path.extension().unwrap() == "reg"));
+            crashes += 1;
+        }
+    }
+    assert!(crashes > 100, "{crashes} crashes");
 }

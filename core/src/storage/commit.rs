@@ -35,13 +35,39 @@ const CONTROL_BYTES: usize = 64;
 
 /// What is asked of the store.
 pub(crate) enum Request {
-    Append { id: LogletId, first: Option<LogletPos>, batch: Batch, done: Done },
-    Create { id: LogletId, base: LogletPos, done: Done },
-    Seal { id: LogletId, done: Done },
-    Trim { id: LogletId, keep_from: LogletPos, done: Done },
-    Retire { log: LogId, live: Vec<u32>, bound: u32, done: Done },
+    Append {
+        id: LogletId,
+        first: Option<LogletPos>,
+        batch: Batch,
+        done: Done,
+    },
+    Create {
+        id: LogletId,
+        base: LogletPos,
+        done: Done,
+    },
+    Seal {
+        id: LogletId,
+        done: Done,
+    },
+    Trim {
+        id: LogletId,
+        keep_from: LogletPos,
+        done: Done,
+    },
+    Retire {
+        log: LogId,
+        live: Vec<u32>,
+        bound: u32,
+        done: Done,
+    },
     /// Of the store itself, before it punches a hole.
-    Start { id: LogletId, file: LogletPos, start: u64, position: LogletPos },
+    Start {
+        id: LogletId,
+        file: LogletPos,
+        start: u64,
+        position: LogletPos,
+    },
     /// Of the store itself, when idle: a later block proves that the earlier ones were synced.
     Mark,
 }
@@ -74,6 +100,8 @@ impl Request {
 pub(crate) struct Queue {
     pub(crate) requests: std::collections::VecDeque<Request>,
     pub(crate) leading: bool,
+    /// Whose completions may be running now.
+    pub(crate) leader: Option<std::thread::ThreadId>,
     pub(crate) stop: bool,
 }
 
@@ -98,6 +126,8 @@ struct Block {
     retired: BTreeMap<LogId, u32>,
     items: Vec<Item>,
     answers: Vec<(Done, Answer)>,
+    /// Batches that there was no room for: the writer's later ones must not overtake them.
+    refused: Vec<(LogletId, WriterId, u64)>,
     mark: bool,
 }
 
@@ -116,9 +146,17 @@ struct Staged {
 }
 
 enum Item {
-    Batch { key: FileKey, offset: u64, stamp: [u8; STAMP_LEN], batch: Batch },
+    Batch {
+        key: FileKey,
+        offset: u64,
+        stamp: [u8; STAMP_LEN],
+        batch: Batch,
+    },
     /// `opens`: the data file that it announces.
-    Control { bytes: Vec<u8>, opens: Option<FileKey> },
+    Control {
+        bytes: Vec<u8>,
+        opens: Option<FileKey>,
+    },
 }
 
 enum Answer {
@@ -172,8 +210,10 @@ impl Inner {
         loop {
             let requests = {
                 let mut queue = self.queue();
+                queue.leader = Some(std::thread::current().id());
                 if queue.requests.is_empty() || enough() {
                     queue.leading = false;
+                    queue.leader = None;
                     let someone_waits = !queue.requests.is_empty() || queue.stop;
                     drop(queue);
                     if someone_waits {
@@ -203,6 +243,10 @@ impl Inner {
             self.stage(committer, &mut block, request, &room);
         }
         self.write_data(&mut block);
+        for (id, writer, first_seq) in std::mem::take(&mut block.refused) {
+            // The first refused one is the next that is taken (contract L10).
+            committer.writers.entry(id).or_default().entry(writer).or_insert(first_seq);
+        }
         match self.write_block(committer, &block) {
             Ok(()) => self.publish(committer, &mut block),
             Err(error) => return block.in_doubt(&error),
@@ -252,6 +296,9 @@ impl Inner {
             (Room::Control(_), _) => None,
         };
         if let Some(e) = refuse {
+            if let Request::Append { id, batch, .. } = &request {
+                block.refused.push((*id, batch.header().writer, batch.header().first_seq));
+            }
             if let Some(done) = request.done() {
                 block.answers.push((done, Answer::Settled(Err(e))));
             }
@@ -371,19 +418,14 @@ impl Inner {
         Ok(Answer::Settled(Ok(staged.after.trim)))
     }
 
-    fn stage_retire(
-        &self,
-        block: &mut Block,
-        log: LogId,
-        live: Vec<u32>,
-        bound: u32,
-    ) -> Answer {
+    fn stage_retire(&self, block: &mut Block, log: LogId, live: Vec<u32>, bound: u32) -> Answer {
         let known = block.retired.get(&log).copied().max(self.retired_bound(log)).unwrap_or(0);
-        let dead = |id: &LogletId| {
-            id.log == log && id.segment < bound && !live.contains(&id.segment)
-        };
+        let dead =
+            |id: &LogletId| id.log == log && id.segment < bound && !live.contains(&id.segment);
         let mut removed: Vec<LogletId> = self.loglet_ids().into_iter().filter(dead).collect();
-        removed.extend(block.touched.iter().filter(|(id, s)| dead(id) && !s.removed).map(|(id, _)| *id));
+        removed.extend(
+            block.touched.iter().filter(|(id, s)| dead(id) && !s.removed).map(|(id, _)| *id),
+        );
         for id in &removed {
             // One that an earlier request of this block removed is not found, and that is fine.
             if let Ok(staged) = self.staged(&mut block.touched, *id) {
@@ -475,8 +517,13 @@ impl Inner {
         staged.after.active = staged.before.active;
         staged.writers.clear();
         staged.failed = Some(error);
+        let refused = &mut block.refused;
         block.items.retain(|item| match item {
-            Item::Batch { key, .. } => key.0 != id,
+            Item::Batch { key, batch, .. } if key.0 == id => {
+                refused.push((id, batch.header().writer, batch.header().first_seq));
+                false
+            }
+            Item::Batch { .. } => true,
             Item::Control { opens: Some(key), .. } if key.0 == id => {
                 self.files.forget(*key);
                 // Recovery removes it if this fails: nothing durable names it.
@@ -509,12 +556,13 @@ impl Inner {
         let planted = |bug| self.options.planted(bug);
         let seal_only = planted(PlantedBug::SealNotSynced)
             && block.touched.values().any(|s| s.after.sealed && !s.before.sealed);
-        let written = builder.write(file, committer.offset, self.storage_id, at, count).and_then(
-            |size| match planted(PlantedBug::AckBeforeSync) || seal_only {
-                true => Ok(size),
-                false => file.sync_data().map(|()| size),
-            },
-        );
+        let written =
+            builder.write(file, committer.offset, self.storage_id, at, count).and_then(|size| {
+                match planted(PlantedBug::AckBeforeSync) || seal_only {
+                    true => Ok(size),
+                    false => file.sync_data().map(|()| size),
+                }
+            });
         match written {
             Ok(size) => {
                 debug_assert!(size % PAGE == 0);
@@ -543,7 +591,14 @@ impl Inner {
             }
             committer.writers.remove(id);
             let mut files: Vec<LogletPos> = staged.before.extents().map(|e| e.base).collect();
-            files.extend(staged.after.extents().map(|e| e.base).filter(|b| !files.contains(b)).collect::<Vec<_>>());
+            files.extend(
+                staged
+                    .after
+                    .extents()
+                    .map(|e| e.base)
+                    .filter(|b| !files.contains(b))
+                    .collect::<Vec<_>>(),
+            );
             tasks.push(Task::DeleteLoglet { id: *id, files });
         }
         let removed = block.touched.iter().filter(|(_, staged)| staged.removed).map(|(id, _)| *id);
@@ -590,14 +645,10 @@ impl Inner {
 
     fn publish_slot(&self, state: &LogletState, key: FileKey, extent: super::state::Extent) {
         let slot = Slot::of(state, extent);
-        let written = self
-            .files
-            .get(key)
-            .map_err(crate::error::Error::from)
-            .and_then(|file| {
-                slot.write(file.as_ref(), key)
-                    .map_err(|e| super::error::io_error("publish in", &self.files.path(key), e))
-            });
+        let written = self.files.get(key).map_err(crate::error::Error::from).and_then(|file| {
+            slot.write(file.as_ref(), key)
+                .map_err(|e| super::error::io_error("publish in", &self.files.path(key), e))
+        });
         match written {
             Ok(()) => {}
             // The log itself is fine: only readers in other processes fall behind.

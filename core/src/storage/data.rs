@@ -317,10 +317,19 @@ impl DataFiles {
             (std::mem::take(&mut table.dirty), std::mem::take(&mut table.dirs))
         };
         let mut dirty = Dirty { files: BTreeMap::new(), dirs };
-        for key in keys {
-            dirty.files.insert(key, self.get(key)?);
+        let mut failed = None;
+        for key in &keys {
+            match self.get(*key) {
+                Ok(file) => drop(dirty.files.insert(*key, file)),
+                Err(e) => failed = Some(e),
+            }
         }
-        Ok(dirty)
+        let Some(error) = failed else { return Ok(dirty) };
+        // Nothing is synced yet, so all of it is left for the next attempt.
+        let mut table = self.table();
+        table.dirty.extend(keys);
+        table.dirs.extend(dirty.dirs);
+        Err(error)
     }
 
     /// Closes a file that is about to be removed.

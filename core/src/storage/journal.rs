@@ -32,7 +32,7 @@ const BLOCK_MAGIC: [u8; 4] = *b"VLJ\x01";
 const CONTROL_MAGIC: [u8; 4] = *b"VLC\x01";
 const VERSION: u32 = 1;
 const CONTROL_LEN: usize = 56;
-const ZEROS: [u8; 1 << 20] = [0; 1 << 20];
+static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
 
 /// Where a journal file is.
 pub(crate) fn journal_path(root: &Path, number: u32) -> PathBuf {
@@ -105,6 +105,19 @@ pub(crate) fn list(disk: &dyn Disk, root: &Path) -> Result<Vec<JournalFile>, Err
         Ok(JournalFile { number, len: file.len().map_err(fail)?, file })
     };
     numbers.into_iter().map(open).collect()
+}
+
+/// Whether any file holds something. Of a store that is being created none does.
+pub(crate) fn is_used(disk: &dyn Disk, root: &Path) -> Result<bool, Error> {
+    for file in list(disk, root)? {
+        let mut head = [0; HEADER_LEN];
+        let path = journal_path(root, file.number);
+        read_up_to(file.file.as_ref(), &mut head, 0).map_err(|e| io_error("read", &path, e))?;
+        if head != [0; HEADER_LEN] {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// What a block says of itself.
@@ -371,8 +384,7 @@ fn file_of<'a>(
         let mut head = [0; HEADER_LEN];
         let read = read_up_to(file.file.as_ref(), &mut head, 0).map_err(fail)?;
         let Some(header) = BlockHeader::decode(&head[..read], from.storage_id) else { continue };
-        if header.epoch >= epoch_min
-            && read_block(from, file, 0, header.epoch, sequence)?.is_some()
+        if header.epoch >= epoch_min && read_block(from, file, 0, header.epoch, sequence)?.is_some()
         {
             return Ok(Some((file, header.epoch)));
         }
@@ -423,8 +435,7 @@ fn check_nothing_follows(
         for (i, page) in chunk[..read].chunks(PAGE as usize).enumerate() {
             let Some(header) = BlockHeader::decode(page, from.storage_id) else { continue };
             if header.epoch >= from.epoch && header.sequence > end.sequence {
-                let (number, offset) =
-                    bad.unwrap_or((file.number, at + i as u64 * PAGE));
+                let (number, offset) = bad.unwrap_or((file.number, at + i as u64 * PAGE));
                 return Err(corrupt(from, number, offset, "a block that was synced is damaged"));
             }
         }

@@ -65,8 +65,8 @@ struct Todo {
     /// The newest snapshot that was not written.
     checkpoint: Option<Manifest>,
     checking: bool,
-    /// The last checkpoint found no room for its manifest.
-    full: bool,
+    /// Why the last checkpoint was put off: no room for its manifest, as a rule.
+    put_off: Option<StorageError>,
     prepare: bool,
     stop: bool,
 }
@@ -141,15 +141,17 @@ impl Inner {
             if todo.stop {
                 return;
             }
-            let checkpoint = todo.checkpoint.is_some() && !todo.full;
+            let checkpoint = todo.checkpoint.is_some() && todo.put_off.is_none();
             if todo.tasks.is_empty() && !checkpoint && !todo.prepare {
                 let armed = self.keep.armed.load(Ordering::Acquire);
-                let full = todo.full && todo.checkpoint.is_some();
-                if armed || full {
+                let put_off = todo.checkpoint.is_some();
+                if armed || put_off {
                     let time = if armed { IDLE } else { RETRY };
                     let (mut todo, waited) = (self.keep.wake.wait_timeout(todo, time))
                         .expect("no panic under this lock");
-                    todo.full &= !waited.timed_out();
+                    if waited.timed_out() {
+                        todo.put_off = None;
+                    }
                     drop(todo);
                     let now = self.keep.blocks.load(Ordering::Relaxed);
                     if armed && waited.timed_out() && std::mem::replace(&mut blocks, now) == now {
@@ -203,8 +205,8 @@ impl Inner {
             let outcome = self.checkpoint(&manifest);
             let mut todo = self.keep.todo();
             todo.checking = false;
-            todo.full = matches!(outcome, Err(StorageError::DiskFull(_)));
-            if let Err(e) = outcome {
+            todo.put_off = outcome.err();
+            if let Some(e) = &todo.put_off {
                 tracing::warn!("checkpoint is put off: {e}");
                 todo.checkpoint.get_or_insert(manifest);
                 self.keep.checked.notify_all();
@@ -243,9 +245,8 @@ impl Inner {
 
     fn sync_data_files(&self) -> Result<(), StorageError> {
         let dirty = self.files.take_dirty()?;
-        let failed = |path: &std::path::Path, e| {
-            StorageError::Poisoned(self.poison.set("sync", path, e))
-        };
+        let failed =
+            |path: &std::path::Path, e| StorageError::Poisoned(self.poison.set("sync", path, e));
         for (key, file) in &dirty.files {
             file.sync_data().map_err(|e| failed(&self.files.path(*key), e))?;
         }
@@ -308,19 +309,17 @@ impl Inner {
             self.keep.wake.notify_all();
         }
         let mut todo = self.keep.todo();
-        while todo.checking || (todo.checkpoint.is_some() && !todo.full) {
+        while todo.checking || (todo.checkpoint.is_some() && todo.put_off.is_none()) {
             if todo.stop || !self.options.background {
                 break;
             }
             todo = self.keep.checked.wait(todo).expect("no panic under this lock");
         }
         self.poison.check()?;
-        match todo.checkpoint.is_some() {
-            true => Err(StorageError::DiskFull(crate::error::Error::new(
-                crate::error::ErrorCode::DiskFull,
-                "the journal is full and the disk has no room for a checkpoint: trim, or make room",
-            ))),
-            false => Ok(()),
+        match (&todo.put_off, todo.checkpoint.is_some()) {
+            (Some(e), true) => Err(e.clone()),
+            (_, false) => Ok(()),
+            (None, true) => Err(StorageError::Unavailable(super::closed())),
         }
     }
 
@@ -335,7 +334,7 @@ impl Inner {
         {
             let mut todo = self.keep.todo();
             todo.checkpoint = Some(manifest);
-            todo.full = false;
+            todo.put_off = None;
         }
         self.keep.wake.notify_all();
         if !self.options.background {
@@ -424,7 +423,8 @@ impl Inner {
         let dead = offset - extent.start;
         if dead > extent.len - offset && offset / PAGE > extent.start / PAGE {
             // Durable before the hole is: who reads the file has to know where its batches start.
-            let request = Request::Start { id, file: extent.base, start: offset, position: state.trim };
+            let request =
+                Request::Start { id, file: extent.base, start: offset, position: state.trim };
             if self.options.background {
                 self.enqueue(request, false);
             } else {
@@ -443,7 +443,9 @@ impl Inner {
         let key = (id, base);
         match self.files.get(key)?.punch(DATA_START, to) {
             Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(()),
-            other => other.map_err(|e| StorageError::io("punch a hole in", &self.files.path(key), e)),
+            other => {
+                other.map_err(|e| StorageError::io("punch a hole in", &self.files.path(key), e))
+            }
         }
     }
 }

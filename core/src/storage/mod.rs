@@ -56,6 +56,8 @@ use self::reading::Source;
 use self::state::Loglet;
 use crate::error::{Error, ErrorCode};
 
+const KEEP_THREAD: &str = "virtuallog-keep";
+
 /// What is called with the outcome of a request, exactly once, with no lock of the store held. It
 /// must not block. Appends get the position of their first entry, seals the tail, creations the
 /// base, trims the first position kept, retirements the bound.
@@ -190,7 +192,7 @@ impl Storage {
         };
         let mut threads = self.threads.lock().expect("no panic under this lock");
         threads.push(spawn(COMMIT_THREAD, Inner::run_commit)?);
-        threads.push(spawn("virtuallog-keep", Inner::run_keep)?);
+        threads.push(spawn(KEEP_THREAD, Inner::run_keep)?);
         Ok(())
     }
 
@@ -200,23 +202,25 @@ impl Storage {
     /// # Errors
     /// What stopped the store before, or what failed now. The store is let go all the same.
     pub fn close(&self) -> Result<(), Error> {
-        let inner = &self.inner;
-        let first = !std::mem::replace(&mut inner.queue().stop, true);
-        inner.wake.notify_all();
-        if !first {
-            return Ok(());
-        }
-        let mut threads = std::mem::take(&mut *self.threads.lock().expect("no panic under it"));
-        let me = std::thread::current().id();
-        for thread in threads.drain(..).filter(|thread| thread.thread().id() != me) {
-            inner.keep.stop();
-            if thread.join().is_err() {
-                tracing::error!("a thread of the store panicked");
+        let inner = Arc::clone(&self.inner);
+        let from_done = {
+            let mut queue = inner.queue();
+            if std::mem::replace(&mut queue.stop, true) {
+                return Ok(());
             }
+            inner.options.background && queue.leader == Some(std::thread::current().id())
+        };
+        inner.wake.notify_all();
+        let threads = std::mem::take(&mut *self.threads.lock().expect("no panic under this lock"));
+        let finish = move || inner.close(threads);
+        if !from_done {
+            return finish();
         }
-        let outcome = inner.finish();
-        *inner.lock.lock().expect("no panic under this lock") = None;
-        outcome.map_err(Error::from)
+        // The last handle went away inside a completion: its thread cannot wait for itself.
+        let spawned = std::thread::Builder::new().name("virtuallog-close".to_owned()).spawn(finish);
+        spawned.map(drop).map_err(|e| {
+            Error::new(ErrorCode::Unavailable, format!("cannot start a thread to close: {e}"))
+        })
     }
 
     /// Appends a batch at the tail, or at `first` which must not be below it, and returns at once;
@@ -376,6 +380,21 @@ impl Inner {
         }
     }
 
+    fn close(&self, threads: Vec<JoinHandle<()>>) -> Result<(), Error> {
+        // In the order of their start: commits may still need the other one's checkpoints.
+        for thread in threads {
+            if thread.thread().name() == Some(KEEP_THREAD) {
+                self.keep.stop();
+            }
+            if thread.join().is_err() {
+                tracing::error!("a thread of the store panicked");
+            }
+        }
+        let outcome = self.finish();
+        *self.lock.lock().expect("no panic under this lock") = None;
+        outcome.map_err(Error::from)
+    }
+
     /// The end of a store: a mark, a checkpoint that leaves nothing to replay.
     fn finish(&self) -> Result<(), StorageError> {
         {
@@ -409,11 +428,7 @@ impl Inner {
         self.known.write().expect("no panic under it").loglets.insert(loglet.id, loglet);
     }
 
-    fn forget_loglets(
-        &self,
-        ids: impl Iterator<Item = LogletId>,
-        retired: &BTreeMap<LogId, u32>,
-    ) {
+    fn forget_loglets(&self, ids: impl Iterator<Item = LogletId>, retired: &BTreeMap<LogId, u32>) {
         let ids: BTreeSet<LogletId> = ids.collect();
         if ids.is_empty() && retired.is_empty() {
             return;
@@ -483,4 +498,5 @@ fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn LockGuard>, Error> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests;

@@ -188,9 +188,8 @@ impl ReadOnlyStorage {
             let key = (id, base);
             let slot = Slot::read(self.files.get(key)?.as_ref(), key)
                 .map_err(|e| StorageError::io("read", &self.files.path(key), e))?;
-            let from_manifest = known.and_then(|known| {
-                known.extents().find(|extent| extent.base == base).copied()
-            });
+            let from_manifest =
+                known.and_then(|known| known.extents().find(|extent| extent.base == base).copied());
             let extent = match (slot.map(|slot| slot.extent), from_manifest) {
                 (Some(a), Some(b)) => Extent {
                     base,

@@ -115,18 +115,18 @@ pub(crate) fn look(disk: &dyn Disk, root: &Path) -> Result<Option<Manifest>, Err
             root.display()
         )));
     }
-    // Nothing is written to a loglet before the first manifest is durable.
+    // Neither a loglet nor a block is written before the first manifest is durable.
     let loglets = root.join(LOGLETS);
-    match disk.list(&loglets) {
-        Ok(names) if !names.is_empty() => Err(Error::new(
-            ErrorCode::DataLoss,
-            format!(
-                "`{}` is missing but loglets are there: restore it",
-                root.join(MANIFEST).display()
-            ),
-        )),
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_error("list", &loglets, e)),
-        _ => Ok(None),
+    let mut used = match disk.list(&loglets) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => false,
+        other => !other.map_err(|e| io_error("list", &loglets, e))?.is_empty(),
+    };
+    if names.iter().any(|name| name == JOURNAL) {
+        used |= journal::is_used(disk, root)?;
+    }
+    match used {
+        false => Ok(None),
+        true => Err(data_loss(&root.join(MANIFEST), "is missing")),
     }
 }
 
@@ -579,9 +579,8 @@ fn apply(
             replayed.changed.insert(id);
         }
         Record::Control(Control::Retire { log, bound, live }) => {
-            loglets.retain(|id, _| {
-                id.log != log || id.segment >= bound || live.contains(&id.segment)
-            });
+            loglets
+                .retain(|id, _| id.log != log || id.segment >= bound || live.contains(&id.segment));
             let known = retired.entry(log).or_default();
             *known = bound.max(*known);
         }

@@ -141,9 +141,7 @@ fn the_rules_of_each_request() {
     let skipped = append(&store, 1, one(1, 12));
     assert!(matches!(skipped, Err(StorageError::OutOfOrder { expected: 11 })));
     append(&store, 1, one(1, 11)).unwrap();
-    let at = |p, seq| {
-        wait(|done| store.append(id(1), Some(LogletPos(p)), one(2, seq), done))
-    };
+    let at = |p, seq| wait(|done| store.append(id(1), Some(LogletPos(p)), one(2, seq), done));
     assert!(matches!(at(6, 0), Err(StorageError::Position { tail: LogletPos(7) })));
     assert_eq!(at(20, 0).unwrap(), LogletPos(20));
     let got = store.read(id(1), LogletPos(9), LogletPos(21), 1).unwrap();
@@ -162,7 +160,9 @@ fn the_rules_of_each_request() {
     assert_eq!(retire(&store, &[2], 4).unwrap(), LogletPos(4));
     assert_eq!(store.loglets(), [id(2), id(4)]);
     assert!(matches!(create(&store, 3, 0), Err(StorageError::Retired { bound: 4 })));
-    assert!(!disk.all_files().iter().any(|(p, _)| p.to_string_lossy().contains(&id(1).to_string())));
+    assert!(
+        !disk.all_files().iter().any(|(p, _)| p.to_string_lossy().contains(&id(1).to_string()))
+    );
     let store = reopen_after_crash(&disk, store);
     assert_eq!(store.loglets(), [id(2), id(4)]);
     assert!(matches!(create(&store, 1, 5), Err(StorageError::Retired { bound: 4 })));
@@ -413,6 +413,12 @@ fn what_is_missing_or_foreign_is_named() {
     let lost = disk.crash(|_| true);
     disk::Disk::remove_file(&lost, Path::new("/store/manifest")).unwrap();
     assert_eq!(code(open(&lost).unwrap_err()), ErrorCode::DataLoss);
+    let retired = SimDisk::new();
+    let store = open(&retired).unwrap();
+    retire(&store, &[], 4).unwrap();
+    let retired = retired.crash(|_| false);
+    disk::Disk::remove_file(&retired, Path::new("/store/manifest")).unwrap();
+    assert_eq!(code(open(&retired).unwrap_err()), ErrorCode::DataLoss);
     let newer = disk.crash(|_| true);
     newer.damage(Path::new("/store/manifest"), |bytes| {
         bytes[4] = 2;
@@ -586,9 +592,47 @@ fn threads_share_commits() {
     store.close().unwrap();
     let store = open();
     let got = store.read(id(1), LogletPos(0), LogletPos(600), usize::MAX).unwrap();
-    let found: BTreeMap<_, _> =
-        got.iter().map(|s| (s.first, s.batch.as_bytes().clone())).collect();
+    let found: BTreeMap<_, _> = got.iter().map(|s| (s.first, s.batch.as_bytes().clone())).collect();
     assert_eq!(found, *acked.lock().unwrap());
+}
+
+/// The last handle may go away inside a completion, on the very thread that commits.
+#[test]
+fn a_store_can_be_dropped_by_a_completion() {
+    for here in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = StorageOptions { background: true, ..small() };
+        let open = || Storage::open(Arc::new(RealDisk), dir.path(), options.clone());
+        let store = open().unwrap();
+        create(&store, 1, 0).unwrap();
+        let (tx, rx) = mpsc::channel();
+        let held = Mutex::new(Some(Arc::clone(&store)));
+        let done: Done = Box::new(move |outcome| {
+            rx.recv().unwrap();
+            drop(held.lock().unwrap().take());
+            outcome.unwrap();
+        });
+        match here {
+            true => {
+                tx.send(()).unwrap();
+                store.append_here(id(1), None, one(1, 0), done);
+                drop(store);
+            }
+            false => {
+                store.append(id(1), None, one(1, 0), done);
+                drop(store);
+                tx.send(()).unwrap();
+            }
+        }
+        let store = loop {
+            match open() {
+                Ok(store) => break store,
+                Err(e) => assert_eq!(e.code(), ErrorCode::Locked),
+            }
+            std::thread::yield_now();
+        };
+        assert_eq!(store.status(id(1)).unwrap().tail, LogletPos(1));
+    }
 }
 
 /// D19.

@@ -1,0 +1,362 @@
+//! How appends end, whatever the loglet below does: a third party's loglet, registered from
+//! outside the crate, that answers as each test tells it to.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use virtuallog::loglet::{Ack, Loglet, LogletError, LogletProvider};
+use virtuallog::loglets::memory::MemoryProvider;
+use virtuallog::protocol::{Batch, LogId, StampedBatch, WriterId};
+use virtuallog::{
+    Error, ErrorCode, LogPos, LogletConfig, LogletId, LogletPos, Result, Tail, VirtualLog,
+};
+
+/// What the next append meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    /// It is stored and answered `Sealed`: the loglet is sealed right behind it.
+    StoreThenSeal,
+    /// It is not stored and answered `Sealed`.
+    SealFirst,
+    /// It is stored, and the answer is lost.
+    StoreAndDrop,
+    /// It is not stored, and the answer is lost.
+    Drop,
+    /// It is refused: the disk is full.
+    Full,
+    /// It is held until the test lets it go.
+    Hold,
+}
+
+#[derive(Debug)]
+struct Script {
+    memory: MemoryProvider,
+    then: Mutex<VecDeque<Then>>,
+    held: Mutex<Vec<(Arc<dyn Loglet>, Batch, Ack)>>,
+    /// Writers whose batch was refused: their later ones are too (contract L10).
+    refused: Mutex<HashSet<WriterId>>,
+}
+
+impl Script {
+    fn new() -> Arc<Self> {
+        let memory = MemoryProvider::new();
+        let (then, held, refused) = Default::default();
+        Arc::new(Self { memory, then, held, refused })
+    }
+
+    fn then(&self, steps: impl IntoIterator<Item = Then>) {
+        self.then.lock().expect("no panic").extend(steps);
+    }
+
+    fn held(&self) -> usize {
+        self.held.lock().expect("no panic").len()
+    }
+
+    fn let_go(&self) {
+        for (inner, batch, ack) in std::mem::take(&mut *self.held.lock().expect("no panic")) {
+            inner.append(batch, ack);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Scripted {
+    inner: Arc<dyn Loglet>,
+    script: Arc<Script>,
+}
+
+/// Stores without telling, then seals.
+fn store(inner: &Arc<dyn Loglet>, batch: Batch) {
+    inner.append(batch, Ack::new(|outcome| assert!(outcome.is_ok())));
+}
+
+#[async_trait]
+impl Loglet for Scripted {
+    fn append(&self, batch: Batch, ack: Ack) {
+        let writer = batch.header().writer;
+        if self.script.refused.lock().expect("no panic").contains(&writer) {
+            return ack.complete(Err(LogletError::OutOfOrder { expected: 0 }));
+        }
+        let step = self.script.then.lock().expect("no panic").pop_front();
+        let seal = || futures_util::future::FutureExt::now_or_never(self.inner.seal());
+        match step {
+            None => self.inner.append(batch, ack),
+            Some(Then::StoreThenSeal) => {
+                store(&self.inner, batch);
+                seal().expect("at once").expect("sealed");
+                ack.complete(Err(LogletError::Sealed));
+            }
+            Some(Then::SealFirst) => {
+                seal().expect("at once").expect("sealed");
+                ack.complete(Err(LogletError::Sealed));
+            }
+            Some(Then::StoreAndDrop) => {
+                store(&self.inner, batch);
+                drop(ack);
+            }
+            Some(Then::Drop) => drop(ack),
+            Some(Then::Full) => {
+                self.script.refused.lock().expect("no panic").insert(writer);
+                let full = Error::new(ErrorCode::DiskFull, "the disk is full: make room");
+                ack.complete(Err(LogletError::Refused(full)));
+            }
+            Some(Then::Hold) => {
+                self.script.held.lock().expect("no panic").push((self.inner.clone(), batch, ack));
+            }
+        }
+    }
+
+    async fn check_tail(&self) -> Result<Tail<LogletPos>, LogletError> {
+        self.inner.check_tail().await
+    }
+
+    async fn wait_tail(&self, known: LogletPos) -> Result<Tail<LogletPos>, LogletError> {
+        self.inner.wait_tail(known).await
+    }
+
+    async fn read(
+        &self,
+        from: LogletPos,
+        to: LogletPos,
+        bytes_max: usize,
+    ) -> Result<Vec<StampedBatch>, LogletError> {
+        self.inner.read(from, to, bytes_max).await
+    }
+
+    async fn prefix_trim(&self, keep_from: LogletPos) -> Result<LogletPos, LogletError> {
+        self.inner.prefix_trim(keep_from).await
+    }
+
+    async fn trim_point(&self) -> Result<LogletPos, LogletError> {
+        self.inner.trim_point().await
+    }
+
+    async fn seal(&self) -> Result<(), LogletError> {
+        self.inner.seal().await
+    }
+}
+
+/// The provider that a third party would write.
+#[derive(Debug)]
+struct ScriptedProvider(Arc<Script>);
+
+#[async_trait]
+impl LogletProvider for ScriptedProvider {
+    fn kind(&self) -> &str {
+        "scripted"
+    }
+
+    fn plan(&self, args: &str) -> Result<LogletConfig> {
+        let mut config = self.0.memory.plan(args)?;
+        config.kind = "scripted".into();
+        config.name = "scripted".into();
+        Ok(config)
+    }
+
+    async fn create(
+        &self,
+        id: LogletId,
+        config: &LogletConfig,
+        base: LogletPos,
+    ) -> Result<Arc<dyn Loglet>, LogletError> {
+        let inner = self.0.memory.create(id, config, base).await?;
+        Ok(Arc::new(Scripted { inner, script: self.0.clone() }))
+    }
+
+    async fn open(
+        &self,
+        id: LogletId,
+        config: &LogletConfig,
+    ) -> Result<Arc<dyn Loglet>, LogletError> {
+        let inner = self.0.memory.open(id, config).await?;
+        Ok(Arc::new(Scripted { inner, script: self.0.clone() }))
+    }
+
+    async fn retire(&self, log: LogId, live: &[u32], bound: u32) -> Result<(), LogletError> {
+        self.0.memory.retire(log, live, bound).await
+    }
+}
+
+async fn open(window: usize) -> (VirtualLog, Arc<Script>) {
+    let script = Script::new();
+    let log = VirtualLog::builder("memory:")
+        .provider(Arc::new(ScriptedProvider(script.clone())))
+        .loglet("scripted")
+        .in_flight_bytes_max(window)
+        .open()
+        .await
+        .expect("opens");
+    (log, script)
+}
+
+async fn texts(log: &VirtualLog) -> Vec<String> {
+    let mut reader = log.read(LogPos(0), None).await.expect("read");
+    let mut texts = Vec::new();
+    while let Some(entry) = reader.next().await.expect("entry") {
+        texts.push(String::from_utf8(entry.payload.to_vec()).expect("text"));
+    }
+    texts
+}
+
+const WIDE: usize = 1 << 20;
+
+/// Found means acknowledged, absent means sent again: never twice, never lost.
+#[tokio::test(start_paused = true)]
+async fn appends_caught_by_a_seal_are_resolved() {
+    for caught in [Then::StoreThenSeal, Then::SealFirst] {
+        let (log, script) = open(WIDE).await;
+        log.append("before").await.expect("appended");
+        script.then([Then::Hold]);
+        let held = log.append("held");
+        let behind: Vec<_> = (0..3).map(|n| log.append(n.to_string())).collect();
+        script.then([caught]);
+        script.let_go();
+        // Nobody reconfigures: the seal came from outside, and the log goes on by itself.
+        assert_eq!(held.await.expect("resolved"), LogPos(1));
+        for (n, append) in behind.into_iter().enumerate() {
+            assert_eq!(append.await.expect("resolved"), LogPos(2 + n as u64), "{caught:?}");
+        }
+        assert_eq!(texts(&log).await, ["before", "held", "0", "1", "2"], "{caught:?}");
+        assert_eq!(log.chain().await.expect("chain").segments.len(), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_is_in_doubt_and_can_be_resolved() {
+    for (lost, stored) in [(Then::StoreAndDrop, true), (Then::Drop, false)] {
+        let (log, script) = open(WIDE).await;
+        script.then([lost]);
+        let error = log.append("lost").await.expect_err("nobody answered");
+        assert!(error.is_in_doubt() && !error.is_retryable(), "{error:?}");
+        let token = error.token().expect("a token").to_string().parse().expect("its own form");
+        let undecided = log.resolve(&token).await;
+        assert_eq!(undecided.map_err(|e| e.code()), match stored {
+            true => Ok(Some(LogPos(0))),
+            false => Err(ErrorCode::Unavailable),
+        });
+        log.reconfig_extend("scripted", None).await.expect("swapped");
+        let decided = log.resolve(&token).await.expect("decided");
+        assert_eq!(decided, stored.then_some(LogPos(0)));
+        assert_eq!(texts(&log).await.len(), usize::from(stored));
+    }
+}
+
+/// One failure takes everything behind it along, definitely; then the writer starts afresh.
+#[tokio::test(start_paused = true)]
+async fn nothing_overtakes_a_failed_append() {
+    let (log, script) = open(WIDE).await;
+    script.then([Then::Hold, Then::Full]);
+    let held = log.append("held");
+    let full: Vec<_> = (0..3).map(|n| log.append(n.to_string())).collect();
+    // A batch of its own: the three before it go out as one, it right behind them.
+    let overtaking = log.append_many(["not", "this"]);
+    let unsent = log.append("nor this");
+    script.let_go();
+    assert_eq!(held.await.expect("let go"), LogPos(0));
+    for append in full {
+        let error = append.await.expect_err("refused");
+        assert!(error.code() == ErrorCode::DiskFull && !error.is_in_doubt(), "{error:?}");
+    }
+    let error = overtaking.await.expect_err("behind a refused one");
+    assert!(error.code() == ErrorCode::Unavailable && !error.is_in_doubt(), "{error:?}");
+    let error = unsent.await.expect_err("behind a refused one");
+    assert!(error.code() == ErrorCode::DiskFull && !error.is_in_doubt(), "{error:?}");
+    assert_eq!(log.append("fresh").await.expect("appended"), LogPos(1));
+    assert_eq!(texts(&log).await, ["held", "fresh"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn flush_tells_the_failure_that_nobody_saw_once() {
+    let (log, script) = open(WIDE).await;
+    script.then([Then::Full, Then::Full]);
+    assert_eq!(log.append("seen").await.expect_err("full").code(), ErrorCode::DiskFull);
+    drop(log.append("unseen"));
+    drop(log.append("fine"));
+    assert_eq!(log.flush().await.expect_err("unseen").code(), ErrorCode::DiskFull);
+    log.flush().await.expect("told once");
+    assert_eq!(texts(&log).await, ["fine"]);
+}
+
+/// The window is a limit in bytes: `append` waits its turn in order, `append_nowait` says `BUSY`.
+#[tokio::test(start_paused = true)]
+async fn a_full_window_keeps_the_order() {
+    let (log, script) = open(1000).await;
+    script.then([Then::Hold]);
+    let appends: Vec<_> = (0..50).map(|n| log.append(format!("{n:0100}"))).collect();
+    assert_eq!(log.append_nowait("x").expect_err("full").code(), ErrorCode::Busy);
+    assert_eq!(script.held(), 1);
+    script.let_go();
+    for (n, append) in appends.into_iter().enumerate() {
+        assert_eq!(append.await.expect("appended"), LogPos(n as u64));
+    }
+    log.append_nowait("x").expect("room again").await.expect("appended");
+    let too_wide = log.append(vec![0; 5000]).await;
+    assert_eq!(too_wide.expect("goes alone"), LogPos(51));
+}
+
+/// Sent means in doubt, waiting means surely not in the log.
+#[tokio::test(start_paused = true)]
+async fn deadlines() {
+    let (log, script) = open(200).await;
+    script.then([Then::Hold]);
+    let sent = log.append(vec![1; 100]);
+    let waiting = log.append(vec![2; 100]).timeout(Duration::from_secs(1));
+    let error = waiting.await.expect_err("no turn");
+    assert!(error.code() == ErrorCode::Deadline && !error.is_in_doubt(), "{error:?}");
+    let unsent = log.append(vec![3; 100]);
+    let error = sent.await.expect_err("no answer in 10 s");
+    assert!(error.code() == ErrorCode::Deadline && error.is_in_doubt(), "{error:?}");
+    let token = error.token().expect("it was sent").clone();
+    let error = unsent.await.expect_err("no turn in 10 s");
+    assert!(error.code() == ErrorCode::Deadline && !error.is_in_doubt(), "{error:?}");
+    script.let_go();
+    assert_eq!(log.resolve(&token).await.expect("it was stored after all"), Some(LogPos(0)));
+    assert_eq!(log.append("on").await.expect("goes on"), LogPos(1));
+}
+
+/// A target that cannot be made is taken back, and the log goes on as it was.
+#[tokio::test(start_paused = true)]
+async fn a_target_that_cannot_be_made_is_withdrawn() {
+    #[derive(Debug)]
+    struct Unmakeable;
+    #[async_trait]
+    impl LogletProvider for Unmakeable {
+        fn kind(&self) -> &str {
+            "unmakeable"
+        }
+        fn plan(&self, _args: &str) -> Result<LogletConfig> {
+            let name = "unmakeable".to_owned();
+            Ok(LogletConfig { kind: name.clone(), params: Default::default(), name })
+        }
+        async fn create(
+            &self,
+            _: LogletId,
+            _: &LogletConfig,
+            _: LogletPos,
+        ) -> Result<Arc<dyn Loglet>, LogletError> {
+            Err(LogletError::Refused(Error::new(ErrorCode::DiskFull, "no room: make some")))
+        }
+        async fn open(
+            &self,
+            id: LogletId,
+            _: &LogletConfig,
+        ) -> Result<Arc<dyn Loglet>, LogletError> {
+            Err(LogletError::Unknown(id))
+        }
+        async fn retire(&self, _: LogId, _: &[u32], _: u32) -> Result<(), LogletError> {
+            Ok(())
+        }
+    }
+    let log = VirtualLog::builder("memory:").provider(Arc::new(Unmakeable)).open().await;
+    let log = log.expect("opens");
+    log.append("before").await.expect("appended");
+    let error = log.reconfig_extend("unmakeable", None).await.expect_err("no room");
+    assert_eq!(error.code(), ErrorCode::DiskFull);
+    let chain = log.chain().await.expect("chain");
+    assert_eq!((chain.next.clone(), chain.segments.len()), (None, 1));
+    assert_eq!(log.append("after").await.expect("goes on"), LogPos(1));
+    let chain = log.reconfig_extend("memory", None).await.expect("another one");
+    assert_eq!(chain.active().index, 2, "an index is never used again");
+}
