@@ -7,7 +7,8 @@
 //! When a batch meets a seal, sending stops until the chain names where the segment ended; then each
 //! batch that was out is looked for there (see `resolve.rs`) and either has its position or goes out
 //! again, in order. When a batch fails for any other reason, all behind it that were not sent fail
-//! too, definitely: nothing overtakes, and the writer starts a new life under a new id.
+//! too, definitely, and so does what is submitted before anybody was told of the failure: nothing
+//! overtakes. Then the writer starts a new life under a new id.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -62,6 +63,8 @@ struct State {
     rerouting: bool,
     /// Failed tickets that perhaps nobody was told of.
     failures: Vec<Arc<Ticket>>,
+    /// While nobody was told of the last failure, nothing more is taken: it would overtake.
+    barrier: Option<Barrier>,
     closed: bool,
 }
 
@@ -72,6 +75,8 @@ struct Parcel {
     ticket: Arc<Ticket>,
     /// Tickets of entries that had to wait for the window, with their index in the batch.
     latecomers: Vec<(Arc<Ticket>, u64)>,
+    /// Whether a caller holds `ticket` itself.
+    held: bool,
     since: Option<Instant>,
     weight: usize,
 }
@@ -112,6 +117,20 @@ struct Waiting {
     since: Instant,
 }
 
+/// A failure that stands in the way of what was submitted before anybody knew of it.
+#[derive(Debug)]
+struct Barrier {
+    /// Any of these being told lifts it: the failed ones, and the answer to all it turned away.
+    failed: Vec<Arc<Ticket>>,
+    refusal: Arc<Ticket>,
+}
+
+impl Barrier {
+    fn is_told(&self) -> bool {
+        self.refusal.is_seen() || self.failed.iter().any(|ticket| ticket.is_seen())
+    }
+}
+
 /// Tickets with their answer, to be told when no lock is held.
 type Answers = Vec<(Parcel, Result<LogPos>)>;
 
@@ -121,6 +140,7 @@ impl Parcel {
             entries: Entries::Collected(BatchBuilder::with_capacity(capacity)),
             ticket: Arc::default(),
             latecomers: Vec::new(),
+            held: false,
             since: None,
             weight: 0,
         }
@@ -140,6 +160,12 @@ impl Parcel {
         self.weight += payload.len() + ENTRY_WEIGHT;
         self.since.get_or_insert_with(Instant::now);
         index
+    }
+
+    /// The tickets that callers hold.
+    fn tickets(&self) -> impl Iterator<Item = &Arc<Ticket>> {
+        let own = self.held.then_some(&self.ticket);
+        own.into_iter().chain(self.latecomers.iter().map(|(ticket, _)| ticket))
     }
 
     fn settle(self, outcome: &Result<LogPos>) {
@@ -174,6 +200,7 @@ impl Appender {
                 sending: false,
                 rerouting: false,
                 failures: Vec::new(),
+                barrier: None,
                 closed: false,
             }),
             watched: AtomicBool::new(false),
@@ -192,6 +219,9 @@ impl Appender {
         let (append, due) = {
             let mut state = self.state();
             state.check_open()?;
+            if let Some(refused) = state.turn_away(full) {
+                return refused;
+            }
             let append = match state.has_room(log, weight) {
                 true => state.admit_one(&payload, weight),
                 false => state.wait(vec![payload], false, weight, full)?,
@@ -215,6 +245,9 @@ impl Appender {
         let (append, due) = {
             let mut state = self.state();
             state.check_open()?;
+            if let Some(refused) = state.turn_away(full) {
+                return refused;
+            }
             let append = match state.has_room(log, weight) {
                 true => state.admit_many(&payloads, weight),
                 false => state.wait(payloads, true, weight, full)?,
@@ -244,6 +277,9 @@ impl Appender {
         }
         let mut state = self.state();
         state.check_open()?;
+        if let Some(refused) = state.turn_away(WhenFull::Wait) {
+            return refused;
+        }
         if !state.is_idle() {
             drop(state);
             return match together {
@@ -442,7 +478,7 @@ impl Appender {
             return false;
         }
         let out = state.sent.iter().filter(|sent| sent.parcel.since.is_some_and(late));
-        let doubtful: Vec<_> = out.map(|sent| sent.parcel.ticket.clone()).collect();
+        let doubtful: Vec<_> = out.flat_map(|sent| sent.parcel.tickets()).cloned().collect();
         let stuck = state.ready.front().or(Some(&state.open)).and_then(|parcel| parcel.since);
         let waits = state.waiting.front().map(|waiting| waiting.since);
         if stuck.is_some_and(late) || waits.is_some_and(late) {
@@ -471,6 +507,20 @@ impl State {
         }
     }
 
+    /// The answer to an append that comes behind a failure that nobody was told of yet.
+    fn turn_away(&mut self, full: WhenFull) -> Option<Result<Append>> {
+        let barrier = self.barrier.as_ref()?;
+        if barrier.is_told() {
+            self.barrier = None;
+            return None;
+        }
+        let append = Append::of(barrier.refusal.clone(), 0);
+        Some(match full {
+            WhenFull::Wait => Ok(append),
+            WhenFull::Refuse => Err(append.wait().expect_err("a refusal is settled")),
+        })
+    }
+
     fn is_idle(&self) -> bool {
         !self.sending
             && !self.rerouting
@@ -489,6 +539,7 @@ impl State {
         self.make_room_in_open(payload.len());
         self.weight += weight;
         let index = self.open.push(payload);
+        self.open.held = true;
         Append::of(self.open.ticket.clone(), index)
     }
 
@@ -500,6 +551,7 @@ impl State {
         for payload in payloads {
             parcel.push(payload);
         }
+        parcel.held = true;
         let append = Append::of(parcel.ticket.clone(), 0);
         self.ready.push_back(parcel);
         append
@@ -538,7 +590,8 @@ impl State {
         Ok(append)
     }
 
-    /// Gives those who wait their turn, oldest first, as far as the window has room.
+    /// Gives those who wait their turn, oldest first, as far as the window has room. Behind one
+    /// that was withdrawn nobody has a turn.
     fn admit_waiting(&mut self, log: &Log) {
         while let Some(waiting) = self.waiting.front() {
             let room = log.options.in_flight_bytes_max.saturating_sub(self.weight);
@@ -548,11 +601,15 @@ impl State {
             let Waiting { payloads, together, weight, ticket, .. } =
                 self.waiting.pop_front().expect("there is a front");
             if !ticket.admit() {
-                continue;
+                let error = not_sent(ErrorCode::Deadline, "time ran out for an earlier append");
+                let failed = self.fail_waiting(&error);
+                self.raise_barrier(&error, failed);
+                return;
             }
             if together {
                 let _told_by_ticket = self.admit_many(&payloads, weight);
                 let parcel = self.ready.back_mut().expect("it was just put there");
+                parcel.held = false;
                 parcel.latecomers.push((ticket, 0));
             } else {
                 self.make_room_in_open(payloads[0].len());
@@ -662,18 +719,30 @@ impl State {
             self.weight -= parcel.weight;
             answers.push((parcel, Err(error.clone())));
         }
-        for waiting in std::mem::take(&mut self.waiting) {
-            if waiting.ticket.withdraw(error.clone()) {
-                self.failures.push(waiting.ticket);
-            }
-        }
+        let mut failed = self.fail_waiting(error);
+        let answered = answers.iter().filter(|(_, outcome)| outcome.is_err());
+        failed.extend(answered.flat_map(|(parcel, _)| parcel.tickets()).cloned());
+        self.raise_barrier(error, failed);
         self.writer = WriterId(env::random_u128());
         self.next_seq = 0;
     }
 
+    fn fail_waiting(&mut self, error: &Error) -> Vec<Arc<Ticket>> {
+        let waiting = std::mem::take(&mut self.waiting).into_iter().map(|waiting| waiting.ticket);
+        let failed: Vec<_> = waiting.filter(|ticket| ticket.withdraw(error.clone())).collect();
+        self.failures.extend(failed.iter().cloned());
+        failed
+    }
+
+    fn raise_barrier(&mut self, error: &Error, failed: Vec<Arc<Ticket>>) {
+        let refusal = Arc::new(Ticket::default());
+        refusal.settle(Err(error.clone()));
+        self.barrier = Some(Barrier { failed, refusal });
+    }
+
     fn remember_failures(&mut self, answers: &Answers) {
         let failed = answers.iter().filter(|(_, outcome)| outcome.is_err());
-        self.failures.extend(failed.map(|(parcel, _)| parcel.ticket.clone()));
+        self.failures.extend(failed.flat_map(|(parcel, _)| parcel.tickets()).cloned());
         if self.failures.len() > FAILURES_MAX {
             self.failures.retain(|ticket| !ticket.is_seen());
             self.failures.truncate(FAILURES_MAX);

@@ -76,6 +76,9 @@ pub(crate) fn check(dir: &Path, create: bool) -> Result<()> {
     match std::fs::metadata(dir) {
         Ok(meta) if meta.is_dir() => Ok(()),
         Ok(_) => Err(Error::invalid(format!("`{shown}` is a file: a store is a directory"))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
+            Err(Error::invalid(format!("a part of `{shown}` is a file: a store is a directory")))
+        }
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             let message = format!("cannot look at `{shown}`: {error}; mind its permissions");
             Err(Error::invalid(message).with_source(error))

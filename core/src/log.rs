@@ -101,7 +101,7 @@ impl View {
             LogletError::Sealed => Error::new(ErrorCode::Sealed, format!("segment {index} is sealed")),
             LogletError::Corrupt(what) => Error::new(
                 ErrorCode::Corrupt,
-                format!("segment {index}: {what}; restore it from a copy, other positions stay up"),
+                format!("segment {index}: {what}"),
             ),
             LogletError::Unknown(id) => Error::new(
                 ErrorCode::DataLoss,

@@ -315,7 +315,6 @@ impl Builder {
         let name = url.log_name()?.to_owned();
         let read_only = self.read_only || url.params.mode == Some(Mode::Read);
         let create = self.create.or(url.params.create).unwrap_or(true) && !read_only;
-        let loglet = self.loglet.or(url.params.loglet);
         let options = Options {
             read_only,
             timeout: self.timeout.or(url.params.timeout).unwrap_or(Some(TIMEOUT_DEFAULT)),
@@ -329,11 +328,8 @@ impl Builder {
                 .unwrap_or(IN_FLIGHT_BYTES_DEFAULT),
         };
         options.check()?;
-        let mut store = Store::open(&url.location, read_only, create).await?;
-        for provider in self.providers {
-            store.providers.insert(provider.kind().to_owned(), provider);
-        }
-        let store = Arc::new(store);
+        let store = Arc::new(self.store(&url, read_only, create).await?);
+        let loglet = self.loglet.or(url.params.loglet);
         let chain = store.find(&name, create, loglet.as_deref()).await?;
         let log = Log::new(name, store, options, chain).await?;
         let view = log.view();
@@ -342,6 +338,42 @@ impl Builder {
             log.complete(view).await?;
         }
         Ok(VirtualLog::from_log(log))
+    }
+
+    /// Creates the log and nothing else.
+    ///
+    /// # Errors
+    /// `CONFLICT` if there is one of that name; otherwise as [`VirtualLog::open`].
+    pub async fn create_new(self) -> Result<()> {
+        let url = LogUrl::parse(&self.url)?;
+        let name = url.log_name()?;
+        let store = self.store(&url, false, true).await?;
+        let loglet = self.loglet.as_deref().or(url.params.loglet.as_deref());
+        let made = store.create_new(name, loglet).await;
+        let released = store.release().await;
+        made.and(released)
+    }
+
+    /// Deletes the log with all its entries. Handles that have it open fail from then on. A log that
+    /// is created again under the name is another log.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` if there is none; otherwise as [`VirtualLog::open`].
+    pub async fn delete(self) -> Result<()> {
+        let url = LogUrl::parse(&self.url)?;
+        let name = url.log_name()?;
+        let store = self.store(&url, false, false).await?;
+        let deleted = store.delete(name).await;
+        let released = store.release().await;
+        deleted.and(released)
+    }
+
+    async fn store(&self, url: &LogUrl, read_only: bool, create: bool) -> Result<Store> {
+        let mut store = Store::open(&url.location, read_only, create).await?;
+        for provider in &self.providers {
+            store.providers.insert(provider.kind().to_owned(), provider.clone());
+        }
+        Ok(store)
     }
 }
 
@@ -362,42 +394,34 @@ impl Options {
 /// Creates the log that `url` names, in `loglet` or what the store's logs are in by default.
 ///
 /// # Errors
-/// `CONFLICT` if there is one of that name; otherwise as [`VirtualLog::open`].
+/// As [`Builder::create_new`].
 pub async fn create(url: &str, loglet: Option<&str>) -> Result<()> {
-    let url = LogUrl::parse(url)?;
-    let name = url.log_name()?;
-    let store = Store::open(&url.location, false, true).await?;
-    let versioned = store.metastore.get(name).await.map_err(meta_error)?;
-    let loglet = loglet.or(url.params.loglet.as_deref());
-    let made = match decode_chain(name, &versioned)? {
-        Some(_) => Created::Lost,
-        None => store.create(name, loglet, versioned.version).await?,
-    };
-    store.release().await?;
-    match made {
-        Created::Ours(_) => Ok(()),
-        Created::Lost => {
-            let message = format!("there is a log `{name}` already: open it, or delete it first");
-            Err(Error::new(ErrorCode::Conflict, message))
-        }
+    let builder = Builder::new(url);
+    match loglet {
+        Some(loglet) => builder.loglet(loglet).create_new().await,
+        None => builder.create_new().await,
     }
 }
 
-/// Deletes the log that `url` names, with all its entries. Handles that have it open fail from then
-/// on. A log that is created again under the name is another log.
+/// Deletes the log that `url` names, with all its entries.
 ///
 /// # Errors
-/// `NOT_FOUND` if there is none; otherwise as [`VirtualLog::open`].
+/// As [`Builder::delete`].
 pub async fn delete(url: &str) -> Result<()> {
-    let url = LogUrl::parse(url)?;
-    let name = url.log_name()?;
-    let store = Store::open(&url.location, false, false).await?;
-    let deleted = store.delete(name).await;
-    let released = store.release().await;
-    deleted.and(released)
+    Builder::new(url).delete().await
 }
 
 impl Store {
+    async fn create_new(&self, name: &str, loglet: Option<&str>) -> Result<()> {
+        let versioned = self.metastore.get(name).await.map_err(meta_error)?;
+        let free = decode_chain(name, &versioned)?.is_none();
+        if free && let Created::Ours(_) = self.create(name, loglet, versioned.version).await? {
+            return Ok(());
+        }
+        let message = format!("there is a log `{name}` already: open it, or delete it first");
+        Err(Error::new(ErrorCode::Conflict, message))
+    }
+
     async fn delete(&self, name: &str) -> Result<()> {
         loop {
             let versioned = self.metastore.get(name).await.map_err(meta_error)?;

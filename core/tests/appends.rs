@@ -267,15 +267,50 @@ async fn nothing_overtakes_a_failed_append() {
     assert_eq!(texts(&log).await, ["held", "fresh"]);
 }
 
+/// What is submitted before anybody knows of a failure would overtake: it is turned away.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_taken_before_a_failure_is_told() {
+    let (log, script) = open(WIDE).await;
+    script.then([Then::Full]);
+    let full = log.append("full");
+    let blind = log.append("submitted without a look");
+    let error = log.append_nowait("at once").expect_err("turned away, and told so");
+    assert_eq!(error.code(), ErrorCode::DiskFull);
+    assert_eq!(log.append("knows").await.expect("appended"), LogPos(0));
+    assert_eq!(blind.await.expect_err("turned away").code(), ErrorCode::DiskFull);
+    assert_eq!(full.await.expect_err("full").code(), ErrorCode::DiskFull);
+    assert_eq!(texts(&log).await, ["knows"]);
+}
+
+/// Appends that time out while they wait take those behind them along: the log holds a prefix.
+#[tokio::test(start_paused = true)]
+async fn nothing_overtakes_one_that_was_withdrawn() {
+    let (log, script) = open(300).await;
+    script.then([Then::Hold]);
+    let sent = log.append(vec![b'0'; 200]);
+    let impatient = log.append(vec![b'1'; 200]).timeout(Duration::from_secs(1));
+    let patient: Vec<_> = (2..5).map(|n| log.append(vec![b'0' + n; 200])).collect();
+    assert_eq!(impatient.await.expect_err("no turn").code(), ErrorCode::Deadline);
+    script.let_go();
+    assert_eq!(sent.await.expect("let go"), LogPos(0));
+    for append in patient {
+        let error = append.await.expect_err("behind it");
+        assert!(error.code() == ErrorCode::Deadline && !error.is_in_doubt(), "{error:?}");
+    }
+    log.append("on").await.expect("goes on");
+    assert_eq!(texts(&log).await.len(), 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn flush_tells_the_failure_that_nobody_saw_once() {
     let (log, script) = open(WIDE).await;
     script.then([Then::Full, Then::Full]);
     assert_eq!(log.append("seen").await.expect_err("full").code(), ErrorCode::DiskFull);
     drop(log.append("unseen"));
-    drop(log.append("fine"));
+    drop(log.append("turned away"));
     assert_eq!(log.flush().await.expect_err("unseen").code(), ErrorCode::DiskFull);
     log.flush().await.expect("told once");
+    drop(log.append("fine"));
     assert_eq!(texts(&log).await, ["fine"]);
 }
 

@@ -425,11 +425,13 @@ impl Inner {
             // Durable before the hole is: who reads the file has to know where its batches start.
             let request =
                 Request::Start { id, file: extent.base, start: offset, position: state.trim };
-            if self.options.background {
+            let mut queue = self.queue();
+            if self.options.background && !queue.stop {
+                drop(queue);
                 self.enqueue(request, false);
             } else {
                 // The leader is keeping house, and looks at the queue again afterwards.
-                self.queue().requests.push_back(request);
+                queue.requests.push_back(request);
             }
         }
         Ok(())

@@ -397,6 +397,10 @@ impl Inner {
 
     /// The end of a store: a mark, a checkpoint that leaves nothing to replay.
     fn finish(&self) -> Result<(), StorageError> {
+        if self.options.background {
+            // What is left may ask for a last block, which comes with the mark.
+            self.keep_rest();
+        }
         {
             let mut queue = self.queue();
             while queue.leading && self.options.background {
