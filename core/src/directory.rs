@@ -83,7 +83,9 @@ pub(crate) fn check(dir: &Path, create: bool) -> Result<()> {
             let message = format!("cannot look at `{shown}`: {error}; mind its permissions");
             Err(Error::invalid(message).with_source(error))
         }
-        Err(_) if !create => not_found(format!("there is no store in `{shown}`: create a log in it")),
+        Err(_) if !create => {
+            not_found(format!("there is no store in `{shown}`: create a log in it"))
+        }
         Err(_) => {
             let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
             match parent.is_none_or(Path::is_dir) {

@@ -29,20 +29,20 @@
 pub mod loglet;
 pub mod metastore;
 
-pub mod error;
 pub mod entry;
+pub mod error;
 pub mod url;
 
-pub mod virtuallog;
 mod appender;
+mod directory;
+mod env;
+mod log;
 mod reader;
 mod reconfig;
 mod resolve;
-mod ticket;
-mod log;
 pub mod store;
-mod directory;
-mod env;
+mod ticket;
+pub mod virtuallog;
 
 pub mod loglets;
 pub mod metastores;

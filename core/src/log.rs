@@ -98,11 +98,12 @@ impl View {
             LogletError::Trimmed { first_kept } => {
                 trimmed(segment.to_log(first_kept.max(segment.base)))
             }
-            LogletError::Sealed => Error::new(ErrorCode::Sealed, format!("segment {index} is sealed")),
-            LogletError::Corrupt(what) => Error::new(
-                ErrorCode::Corrupt,
-                format!("segment {index}: {what}"),
-            ),
+            LogletError::Sealed => {
+                Error::new(ErrorCode::Sealed, format!("segment {index} is sealed"))
+            }
+            LogletError::Corrupt(what) => {
+                Error::new(ErrorCode::Corrupt, format!("segment {index}: {what}"))
+            }
             LogletError::Unknown(id) => Error::new(
                 ErrorCode::DataLoss,
                 format!("segment {index} should be in loglet {id}, which is not there: restore it"),
@@ -249,9 +250,10 @@ impl Log {
         let same = chain.active().loglet == old.chain.active().loglet;
         let known = if same { old.known_tail() } else { chain.active().base };
         let (known_tail, opened) = (AtomicU64::new(known.0), old.opened.clone());
-        opened.lock().unwrap_or_else(PoisonError::into_inner).retain(|number, _| {
-            chain.segments.iter().any(|segment| segment.loglet == *number)
-        });
+        opened
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|number, _| chain.segments.iter().any(|segment| segment.loglet == *number));
         let view = Arc::new(View { chain, active, known_tail, opened });
         // Two may install at once: the newer one stays.
         self.view.rcu(|current| match current.chain.version < view.chain.version {

@@ -77,7 +77,9 @@ pub enum LogletError {
 /// `append` or on any thread. An `Ack` that is dropped answers *in doubt*, so a lost one cannot hang
 /// a caller or turn into a false acknowledgement. A callback and not a future, because a future does
 /// nothing until somebody polls it, and because the lone append then needs no extra task or wake-up.
-pub struct Ack(Option<Box<dyn FnOnce(Result<LogletPos, LogletError>) + Send>>);
+pub struct Ack(Option<Box<Answer>>);
+
+type Answer = dyn FnOnce(Result<LogletPos, LogletError>) + Send;
 
 impl Ack {
     /// An `Ack` that runs `then` with the position of the batch's first entry, or the failure.

@@ -160,7 +160,12 @@ impl fmt::Debug for Reader {
 /// What the cursor finds at its place.
 enum Place {
     /// Entries may stand in this range of a segment.
-    Range { index: u32, loglet: Arc<dyn Loglet>, from: LogletPos, to: LogletPos },
+    Range {
+        index: u32,
+        loglet: Arc<dyn Loglet>,
+        from: LogletPos,
+        to: LogletPos,
+    },
     /// Look again: something changed.
     Again,
     End,
@@ -330,7 +335,8 @@ impl Drop for Ahead {
 /// Refuses a range that cannot be.
 pub(crate) fn check_range(start: LogPos, end: Option<LogPos>, tail: LogPos) -> Result<()> {
     if start > tail {
-        let message = format!("position {start} lies beyond the tail {tail}: read from the tail on");
+        let message =
+            format!("position {start} lies beyond the tail {tail}: read from the tail on");
         return Err(Error::invalid(message).at(tail));
     }
     match end {

@@ -168,7 +168,8 @@ impl Log {
             if let Some(version) = version.filter(|version| *version != view.chain.version) {
                 return Err(moved_on(version, &view));
             }
-            let change = view.chain.truncate(first_kept, env::random_u128()).map_err(chain_error)?;
+            let change =
+                view.chain.truncate(first_kept, env::random_u128()).map_err(chain_error)?;
             let Some(chain) = change else { return Ok(view) };
             match self.write(&chain).await? {
                 Ok(written) => {
@@ -283,10 +284,8 @@ async fn same_content(
     let key = |b: &StampedBatch| (b.first, b.batch.count(), b.batch.header().crc);
     let mut at = first;
     while at < stop {
-        let (left, right) = (
-            source.read(at, stop, COPY_BYTES).await?,
-            target.read(at, stop, COPY_BYTES).await?,
-        );
+        let (left, right) =
+            (source.read(at, stop, COPY_BYTES).await?, target.read(at, stop, COPY_BYTES).await?);
         let common = left.len().min(right.len());
         let differ = left.iter().map(key).zip(right.iter().map(key)).any(|(l, r)| l != r);
         if differ || (common == 0 && left.len() != right.len()) {

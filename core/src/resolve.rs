@@ -95,7 +95,10 @@ pub(crate) async fn sightings(
             if writers.contains(&header.writer) && batch.first < to {
                 let first = segment.to_log(batch.first);
                 let count = batch.batch.count();
-                found.insert((header.writer, header.first_seq), Sighting { first, count, crc: header.crc });
+                found.insert(
+                    (header.writer, header.first_seq),
+                    Sighting { first, count, crc: header.crc },
+                );
             }
         }
     }

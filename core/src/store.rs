@@ -121,7 +121,8 @@ impl Store {
         let Some(provider) = self.providers.get(kind) else {
             let kinds: Vec<_> = self.providers.keys().map(|kind| format!("`{kind}`")).collect();
             let here = kinds.join(", ");
-            let message = format!("no loglet is called `{loglet}` here: a log of this store can have {here}");
+            let message =
+                format!("no loglet is called `{loglet}` here: a log of this store can have {here}");
             return Err(Error::invalid(message));
         };
         provider.plan(args)

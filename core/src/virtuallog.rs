@@ -490,7 +490,10 @@ impl VirtualLog {
 }
 
 fn timed_out() -> Error {
-    Error::new(ErrorCode::Deadline, "time ran out: try again, or open the log with a longer `timeout`")
+    Error::new(
+        ErrorCode::Deadline,
+        "time ran out: try again, or open the log with a longer `timeout`",
+    )
 }
 
 fn wait(mut append: Append, timeout: Option<Duration>) -> Result<LogPos> {

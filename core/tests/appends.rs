@@ -232,10 +232,13 @@ async fn a_lost_answer_is_in_doubt_and_can_be_resolved() {
         assert!(error.is_in_doubt() && !error.is_retryable(), "{error:?}");
         let token = error.token().expect("a token").to_string().parse().expect("its own form");
         let undecided = log.resolve(&token).await;
-        assert_eq!(undecided.map_err(|e| e.code()), match stored {
-            true => Ok(Some(LogPos(0))),
-            false => Err(ErrorCode::Unavailable),
-        });
+        assert_eq!(
+            undecided.map_err(|e| e.code()),
+            match stored {
+                true => Ok(Some(LogPos(0))),
+                false => Err(ErrorCode::Unavailable),
+            }
+        );
         log.reconfig_extend("scripted", None).await.expect("swapped");
         let decided = log.resolve(&token).await.expect("decided");
         assert_eq!(decided, stored.then_some(LogPos(0)));

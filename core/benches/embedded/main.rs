@@ -45,7 +45,9 @@ fn main() -> ExitCode {
     }
     let mut held = true;
     println!("{}", Row::heading());
-    for (name, _) in SECTIONS.iter().filter(|(name, _)| args.is_empty() || args.contains(&name.to_string())) {
+    for (name, _) in
+        SECTIONS.iter().filter(|(name, _)| args.is_empty() || args.contains(&name.to_string()))
+    {
         let exe = std::env::current_exe().expect("this program has a path");
         let output = Command::new(exe).args(["--section", name]).output().expect("it runs again");
         if !output.status.success() {

@@ -54,7 +54,10 @@ fn runtime() -> Runtime {
 }
 
 /// Operations a second of `tasks` tasks, each with one operation under way.
-async fn rate<F: Future + Send>(tasks: usize, operation: impl Fn() -> F + Clone + Send + 'static) -> f64
+async fn rate<F: Future + Send>(
+    tasks: usize,
+    operation: impl Fn() -> F + Clone + Send + 'static,
+) -> f64
 where
     F::Output: Send,
 {
@@ -133,8 +136,22 @@ pub(crate) fn latency() -> Vec<Row> {
     runtime.block_on(log.close()).expect("closes");
     let bare = median(&mut bare);
     vec![
-        Row::ratio("one append, blocking, p50, against a bare synced write", median(&mut blocking), bare, "us", 1.3, false),
-        Row::ratio("one append, async, p50, against a bare synced write", median(&mut asynchronous), bare, "us", 1.6, false),
+        Row::ratio(
+            "one append, blocking, p50, against a bare synced write",
+            median(&mut blocking),
+            bare,
+            "us",
+            1.3,
+            false,
+        ),
+        Row::ratio(
+            "one append, async, p50, against a bare synced write",
+            median(&mut asynchronous),
+            bare,
+            "us",
+            1.6,
+            false,
+        ),
     ]
 }
 
@@ -166,9 +183,12 @@ pub(crate) fn virtualization() -> Vec<Row> {
             builder.push(&ENTRY);
             let batch = builder.finish(WriterId(1), seq, 0);
             let acked = acked.clone();
-            loglet.append(batch, Ack::new(move |position| {
-                acked.store(position.expect("appended").0, Ordering::Relaxed);
-            }));
+            loglet.append(
+                batch,
+                Ack::new(move |position| {
+                    acked.store(position.expect("appended").0, Ordering::Relaxed);
+                }),
+            );
             seq += 1;
         }));
         over.push(runtime.block_on(async {
@@ -177,7 +197,13 @@ pub(crate) fn virtualization() -> Vec<Row> {
         }));
     }
     let cost = median(&mut over) - median(&mut bare);
-    vec![Row::figure("virtual log over a memory loglet, p50 more than bare", cost, "us", 1.0, false)]
+    vec![Row::figure(
+        "virtual log over a memory loglet, p50 more than bare",
+        cost,
+        "us",
+        1.0,
+        false,
+    )]
 }
 
 /// Gaps in service while the engine is swapped under load.
@@ -218,8 +244,20 @@ pub(crate) fn swap() -> Vec<Row> {
         swaps.iter().map(|&(begin, end)| gap(&acks, begin, end)).collect::<Vec<_>>()
     });
     vec![
-        Row::figure("swap local to local under load, gap in service, p50", percentile(&mut gaps, 500), "ms", 3.0, false),
-        Row::figure("swap local to local under load, gap in service, p99", percentile(&mut gaps, 990), "ms", 10.0, false),
+        Row::figure(
+            "swap local to local under load, gap in service, p50",
+            percentile(&mut gaps, 500),
+            "ms",
+            3.0,
+            false,
+        ),
+        Row::figure(
+            "swap local to local under load, gap in service, p99",
+            percentile(&mut gaps, 990),
+            "ms",
+            10.0,
+            false,
+        ),
     ]
 }
 
@@ -260,7 +298,13 @@ pub(crate) fn read() -> Vec<Row> {
         log.close().await.expect("closes");
         rates
     });
-    vec![Row::figure("sequential read of 1 KiB entries from page cache", median(&mut rates), "GB/s", 1.0, true)]
+    vec![Row::figure(
+        "sequential read of 1 KiB entries from page cache",
+        median(&mut rates),
+        "GB/s",
+        1.0,
+        true,
+    )]
 }
 
 /// Bytes on the disk below a folder, as the file system counts them.
@@ -319,8 +363,22 @@ pub(crate) fn many_logs() -> Vec<Row> {
         let fixed = 4096.0 * LOGS as f64;
         let pinned = (loglets as f64 - fixed).max(0.0);
         vec![
-            Row::ratio("reading one of 1,000 logs, against a lone one", median(&mut among), median(&mut alone), "entries/s", 0.5, true),
-            Row::ratio("quiet log among 1,000, bytes pinned against live bytes", pinned, live, "B", 2.0, false),
+            Row::ratio(
+                "reading one of 1,000 logs, against a lone one",
+                median(&mut among),
+                median(&mut alone),
+                "entries/s",
+                0.5,
+                true,
+            ),
+            Row::ratio(
+                "quiet log among 1,000, bytes pinned against live bytes",
+                pinned,
+                live,
+                "B",
+                2.0,
+                false,
+            ),
         ]
     })
 }
@@ -349,7 +407,13 @@ pub(crate) fn memory() -> Vec<Row> {
         assert_eq!(tail, LogPos(20_000_000));
         log.close().await.expect("closes");
         vec![
-            Row::figure("resident after 20 M entries of 100 B, written and read", resident, "MB", 150.0, false),
+            Row::figure(
+                "resident after 20 M entries of 100 B, written and read",
+                resident,
+                "MB",
+                150.0,
+                false,
+            ),
             Row::figure("reopening that log", reopened, "s", 1.0, false),
         ]
     })

@@ -33,7 +33,14 @@ impl Row {
     }
 
     /// A figure that is judged by its ratio to another one of the same run.
-    pub(crate) fn ratio(what: &str, ours: f64, theirs: f64, unit: &str, bar: f64, at_least: bool) -> Row {
+    pub(crate) fn ratio(
+        what: &str,
+        ours: f64,
+        theirs: f64,
+        unit: &str,
+        bar: f64,
+        at_least: bool,
+    ) -> Row {
         Row { what: what.into(), measured: ours, unit: unit.into(), against: theirs, bar, at_least }
     }
 

@@ -152,8 +152,7 @@ impl Chain {
     #[must_use]
     pub fn new(log: LogId, version: u64, nonce: u128, config: LogletConfig) -> Chain {
         let start = LogPos(0);
-        let first =
-            Segment { index: 0, loglet: 0, start, stop: None, base: LogletPos(0), config };
+        let first = Segment { index: 0, loglet: 0, start, stop: None, base: LogletPos(0), config };
         let chain = Chain {
             log,
             version,
@@ -386,7 +385,11 @@ impl Chain {
             }
         }
         let known = |s: &&Segment| self.segment(s.index).is_none();
-        if new.segments.iter().filter(known).any(|s| self.next.is_none() || s.index >= new.next_index)
+        if new
+            .segments
+            .iter()
+            .filter(known)
+            .any(|s| self.next.is_none() || s.index >= new.next_index)
         {
             return broken("a segment appears only by completing `next`");
         }

@@ -375,7 +375,8 @@ impl StampedBatch {
             return Err(RecordError::Short { needed: end, present: bytes.len() });
         }
         let batch = Batch::decode(&bytes.slice(STAMP_LEN..end))?;
-        if batch.bytes.len() != stamp.batch_len || stamp.crc != stamp_checksum(bytes, batch.header.crc)
+        if batch.bytes.len() != stamp.batch_len
+            || stamp.crc != stamp_checksum(bytes, batch.header.crc)
         {
             return Err(RecordError::Damaged("stamp does not belong to its batch"));
         }

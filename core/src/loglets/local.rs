@@ -33,9 +33,9 @@ impl From<StorageError> for LogletError {
             StorageError::OutOfOrder { expected } => LogletError::OutOfOrder { expected },
             StorageError::InDoubt(error) => LogletError::InDoubt(error.into()),
             StorageError::Corrupt(what) => LogletError::Corrupt(what),
-            StorageError::DiskFull(e) | StorageError::Poisoned(e) | StorageError::Unavailable(e) => {
-                LogletError::Refused(e)
-            }
+            StorageError::DiskFull(e)
+            | StorageError::Poisoned(e)
+            | StorageError::Unavailable(e) => LogletError::Refused(e),
             other => LogletError::Refused(other.into()),
         }
     }

@@ -1,0 +1,45 @@
+# Everything here works from a fresh clone: what is missing goes into .venv and target, and nowhere else.
+SHELL := bash
+PY := .venv/bin/python
+# Says nothing unless it fails.
+PACKAGE = @out=$$(.venv/bin/maturin develop --quiet --release --manifest-path python/Cargo.toml 2>&1) \
+	|| { echo "$$out"; exit 1; }
+export PYO3_PYTHON := $(CURDIR)/$(PY)
+
+.PHONY: help demo test bench python check fmt clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 14
+
+demo: ## a real file through a durable log whose engine is swapped meanwhile, and proof that nothing is lost
+	@echo "make demo: about 20 seconds, and 4 minutes more the first time, to build"
+	@.ci/setup
+	@echo "building"
+	@cargo build --quiet --release -p virtuallog-server
+	$(PACKAGE)
+	@$(PY) examples/demo/demo.py
+
+test: ## everything that has to hold before a commit
+	@.ci/test
+
+bench: ## the measured numbers, each against the bare thing on the same disk
+	@echo "make bench: about 10 minutes, and 4 minutes more the first time, to build"
+	@.ci/setup
+	cargo bench --quiet -p virtuallog --bench embedded
+	$(PACKAGE)
+	$(PY) python/bench/bench.py
+
+python: ## the Python package, optimized, importable by .venv/bin/python
+	@.ci/setup
+	$(PACKAGE)
+
+check: ## the compiler's and the linter's opinion, no test run
+	@.ci/setup
+	cargo fmt --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+fmt: ## formats the Rust code
+	cargo fmt
+
+clean: ## removes all that was built
+	rm -rf target .venv python/python/virtuallog/_native*.so

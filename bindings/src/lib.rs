@@ -1,0 +1,35 @@
+//! The one facade below every language binding.
+//!
+//! A language's skin converts arguments, calls this crate, attaches a completion and converts the
+//! result; whatever two languages would both have to get right lives here:
+//!
+//! * [`runtime`]: the executor that the core's tasks run on, never the host's, and what a `fork`
+//!   does to it;
+//! * [`Op`]: one operation, to be polled by any executor, waited on by any thread, or cancelled;
+//! * [`CompletionQueue`]: many operations, told to a host's event loop in batches;
+//! * [`Log`], [`Reader`], [`Pipeline`] and the functions on stores: the core's operations with
+//!   owned, plain types, deadlines per call, and panics turned into errors;
+//! * `errors.toml`: the error table that each language compares its own with, and
+//!   `conformance/*.toml`: the scenarios that each language runs.
+//!
+//! Nothing here knows a language, and nothing here is protocol: that is the core's.
+
+mod error;
+mod log;
+mod op;
+mod per_process;
+mod pipeline;
+mod queue;
+mod reader;
+pub mod runtime;
+
+pub use error::{Error, Result, panic_guard};
+pub use log::{Log, Mode, Options, Timeout, create, delete, logs};
+pub use op::Op;
+pub use pipeline::Pipeline;
+pub use queue::{CompletionQueue, Done, HostWaker};
+pub use reader::{Batch, Reader};
+pub use virtuallog::{
+    Appended, Chain, Entry, ErrorCode, Life, LogPos, Next, Plan, Segment, Start, Tail, Trimmed,
+    VerifyReport,
+};

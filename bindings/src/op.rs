@@ -1,0 +1,209 @@
+//! One operation under way, whoever waits for it.
+//!
+//! An [`Op`] is a future that needs no executor of its own: an event loop polls it through the
+//! [`CompletionQueue`](crate::CompletionQueue), a host's executor polls it directly, and a thread
+//! waits on it with a timeout, again and again if it likes. Work that must not run on a host's
+//! thread was spawned on our runtime before; then the `Op` only brings the answer.
+//!
+//! Dropping or cancelling an `Op` stops such work, but never an append: that was submitted at the
+//! call, and only its answer is let go of. A panic inside is `INTERNAL`.
+
+use std::fmt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use tokio::task::{AbortHandle, JoinHandle};
+
+use crate::error::{Error, Result, panicked};
+use crate::per_process::PerProcess;
+use crate::runtime;
+
+type BoxFuture<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
+
+/// An operation's answer to come. Give it up after it answered: it answers once.
+#[must_use = "an operation tells its outcome only to whoever waits for it"]
+pub struct Op<T>(PerProcess<BoxFuture<T>>);
+
+impl<T: Send + 'static> Op<T> {
+    /// Polled wherever the caller polls: for futures that never block and only bring an answer.
+    pub(crate) fn here(future: impl Future<Output = Result<T>> + Send + 'static) -> Self {
+        Self(PerProcess::new(Box::pin(future)))
+    }
+
+    /// Runs on our runtime from now on, also while nobody polls; stopped when this is dropped.
+    pub(crate) fn spawn(future: impl Future<Output = Result<T>> + Send + 'static) -> Self {
+        match runtime::runtime() {
+            Err(error) => Self::ready(Err(error)),
+            Ok(runtime) => Self::here(Spawned::new(runtime.spawn(future))),
+        }
+    }
+
+    /// An answer that is known already.
+    pub(crate) fn ready(outcome: Result<T>) -> Self {
+        Self::here(std::future::ready(outcome))
+    }
+
+    /// The same operation with its answer converted.
+    pub fn map<U: Send + 'static>(self, convert: impl FnOnce(T) -> U + Send + 'static) -> Op<U> {
+        Op::here(async move { self.await.map(convert) })
+    }
+
+    /// Waits on this thread. `None`: time ran out, the operation goes on, and one may wait again.
+    ///
+    /// For threads of the host only: on a thread of an executor it would block other tasks.
+    pub fn wait_timeout(&mut self, timeout: Duration) -> Option<Result<T>> {
+        let unpark = Arc::new(Unpark { thread: thread::current(), woken: AtomicBool::new(false) });
+        let waker = Waker::from(unpark.clone());
+        let until = Instant::now().checked_add(timeout);
+        loop {
+            if let Poll::Ready(outcome) = self.poll_once(&mut Context::from_waker(&waker)) {
+                return Some(outcome);
+            }
+            while !unpark.woken.swap(false, Ordering::AcqRel) {
+                match until.map(|until| until.saturating_duration_since(Instant::now())) {
+                    None => thread::park(),
+                    Some(Duration::ZERO) => return None,
+                    Some(left) => thread::park_timeout(left),
+                }
+            }
+        }
+    }
+
+    /// Waits on this thread for as long as it takes.
+    ///
+    /// # Errors
+    /// The operation's own.
+    pub fn wait(mut self) -> Result<T> {
+        loop {
+            if let Some(outcome) = self.wait_timeout(Duration::MAX) {
+                return outcome;
+            }
+        }
+    }
+
+    fn poll_once(&mut self, context: &mut Context<'_>) -> Poll<Result<T>> {
+        let guarded = || -> Result<Poll<Result<T>>> {
+            let future = self.0.get_mut()?;
+            let _entered = runtime::enter()?;
+            Ok(future.as_mut().poll(context))
+        };
+        match catch_unwind(AssertUnwindSafe(guarded)) {
+            Ok(Ok(poll)) => poll,
+            Ok(Err(error)) => Poll::Ready(Err(error)),
+            Err(panic) => Poll::Ready(Err(panicked(&*panic))),
+        }
+    }
+}
+
+impl<T: Send + 'static> Future for Op<T> {
+    type Output = Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
+        self.poll_once(context)
+    }
+}
+
+impl<T> fmt::Debug for Op<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Op")
+    }
+}
+
+/// Wakes a thread that waits.
+struct Unpark {
+    thread: Thread,
+    /// Tells a wake-up from the ones that `park` makes up.
+    woken: AtomicBool,
+}
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.woken.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
+}
+
+/// A task on our runtime that ends when nobody wants its answer any more.
+struct Spawned<T> {
+    task: JoinHandle<Result<T>>,
+    abort: AbortHandle,
+}
+
+impl<T> Spawned<T> {
+    fn new(task: JoinHandle<Result<T>>) -> Self {
+        Self { abort: task.abort_handle(), task }
+    }
+}
+
+impl<T> Future for Spawned<T> {
+    type Output = Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
+        Pin::new(&mut self.task).poll(context).map(|joined| match joined {
+            Ok(outcome) => outcome,
+            Err(error) => Err(error
+                .try_into_panic()
+                .map_or_else(|_| Error::closed("operation"), |panic| panicked(&*panic))),
+        })
+    }
+}
+
+impl<T> Drop for Spawned<T> {
+    fn drop(&mut self) {
+        self.abort.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+    use virtuallog::ErrorCode;
+
+    use super::*;
+
+    #[test]
+    fn a_wait_that_ends_early_may_be_repeated() {
+        let (send, receive) = oneshot::channel();
+        let mut op = Op::spawn(async { Ok(receive.await.expect("it is sent")) });
+        assert!(op.wait_timeout(Duration::ZERO).is_none());
+        send.send(7).expect("the operation waits");
+        assert_eq!(op.wait(), Ok(7));
+    }
+
+    #[test]
+    fn a_panic_is_internal_here_and_on_the_runtime() {
+        for op in
+            [Op::<()>::here(async { panic!("here") }), Op::<()>::spawn(async { panic!("there") })]
+        {
+            assert_eq!(op.wait().expect_err("it panicked").code, ErrorCode::Internal);
+        }
+    }
+
+    #[test]
+    fn dropping_stops_the_task() {
+        struct Telltale(Option<oneshot::Sender<()>>);
+        impl Drop for Telltale {
+            fn drop(&mut self) {
+                let _ = self.0.take().expect("dropped once").send(());
+            }
+        }
+        let (send, receive) = oneshot::channel();
+        let telltale = Telltale(Some(send));
+        let op = Op::<()>::spawn(async move {
+            let _held = telltale;
+            std::future::pending().await
+        });
+        drop(op);
+        Op::here(async { Ok(receive.await) }).wait().expect("it answers").expect("it was dropped");
+    }
+}

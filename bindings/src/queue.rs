@@ -1,0 +1,281 @@
+//! Many operations, told to a host's event loop in batches.
+//!
+//! The queue is a small executor of its own. [`submit`](CompletionQueue::submit) polls an operation
+//! once, on the host's thread; what is not ready stays here under its tag, with a waker that does
+//! nothing but note the tag. Only the edge from none to some noted tags wakes the host, through its
+//! [`HostWaker`]: one byte on a socket, one call into a loop. The host then comes with
+//! [`drain`](CompletionQueue::drain), which polls the noted operations on the host's own thread. So
+//! an append needs no task of ours, and no thread of ours ever runs host code or takes its lock.
+//!
+//! Tags are never used again: a late answer can never settle somebody else's operation.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+
+use crate::error::{Error, Result};
+use crate::op::Op;
+use crate::per_process::PerProcess;
+
+/// Gets the host to call [`CompletionQueue::drain`] soon. Called on any thread, so it must neither
+/// block nor run host code.
+pub trait HostWaker: Send + Sync {
+    /// Wakes the host.
+    fn wake(&self);
+}
+
+/// What a drain found: each answered tag with its outcome.
+#[derive(Debug)]
+pub struct Done<V> {
+    /// In the order in which they were answered.
+    pub outcomes: Vec<(u64, Result<V>)>,
+    /// True when more is waiting: drain again soon, there will be no further wake-up for it.
+    pub more: bool,
+}
+
+/// A host's queue of operations. All methods may be called from any thread.
+pub struct CompletionQueue<V>(PerProcess<Inner<V>>);
+
+struct Inner<V> {
+    /// Held while operations are polled, so that none can be answered while it is between
+    /// here and its poller. Never taken by a wake-up.
+    pending: Mutex<Pending<V>>,
+    ready: Arc<Ready>,
+}
+
+struct Pending<V> {
+    ops: HashMap<u64, (Op<V>, Waker)>,
+    next_tag: u64,
+    closed: bool,
+}
+
+/// The side that wake-ups see.
+struct Ready {
+    noted: Mutex<Noted>,
+    host: Box<dyn HostWaker>,
+}
+
+#[derive(Default)]
+struct Noted {
+    tags: Vec<u64>,
+    /// Whether the host was woken and has not yet taken all of `tags`.
+    signalled: bool,
+    closed: bool,
+}
+
+impl<V: Send + 'static> CompletionQueue<V> {
+    /// An empty queue that wakes the host by `host`.
+    pub fn new(host: impl HostWaker + 'static) -> Self {
+        let ready = Ready { noted: Mutex::default(), host: Box::new(host) };
+        let pending = Pending { ops: HashMap::new(), next_tag: 0, closed: false };
+        Self(PerProcess::new(Inner { pending: Mutex::new(pending), ready: Arc::new(ready) }))
+    }
+
+    /// Takes an operation in and gives its tag; [`drain`](Self::drain) will give its outcome.
+    ///
+    /// # Errors
+    /// `CLOSED` after [`close`](Self::close) or in a child of `fork`: the operation is dropped.
+    pub fn submit(&self, mut op: Op<V>) -> Result<u64> {
+        let inner = self.0.get()?;
+        let mut pending = lock(&inner.pending);
+        if pending.closed {
+            return Err(Error::closed("event loop's queue"));
+        }
+        let tag = pending.next_tag;
+        pending.next_tag += 1;
+        let waker = Waker::from(Arc::new(TagWaker { tag, ready: inner.ready.clone() }));
+        match Pin::new(&mut op).poll(&mut Context::from_waker(&waker)) {
+            Poll::Pending => drop(pending.ops.insert(tag, (op, waker))),
+            // Even what is known at once comes through `drain`: the host has one path.
+            Poll::Ready(outcome) => {
+                waker.wake_by_ref();
+                pending.ops.insert(tag, (Op::ready(outcome), waker));
+            }
+        }
+        Ok(tag)
+    }
+
+    /// Answers at most `max` of what became ready.
+    ///
+    /// # Errors
+    /// `CLOSED` in a child of `fork`.
+    pub fn drain(&self, max: usize) -> Result<Done<V>> {
+        let inner = self.0.get()?;
+        let mut pending = lock(&inner.pending);
+        let (tags, more) = inner.ready.take(max);
+        let mut outcomes = Vec::with_capacity(tags.len());
+        for tag in tags {
+            // A tag may be noted twice, or after its operation was cancelled.
+            let Some((op, waker)) = pending.ops.get_mut(&tag) else { continue };
+            let waker = waker.clone();
+            if let Poll::Ready(outcome) = Pin::new(op).poll(&mut Context::from_waker(&waker)) {
+                pending.ops.remove(&tag);
+                outcomes.push((tag, outcome));
+            }
+        }
+        Ok(Done { outcomes, more })
+    }
+
+    /// Drops an operation whose outcome nobody wants. An append stays submitted.
+    pub fn cancel(&self, tag: u64) {
+        if let Ok(inner) = self.0.get() {
+            let removed = lock(&inner.pending).ops.remove(&tag);
+            drop(removed);
+        }
+    }
+
+    /// Drops every operation and wakes the host no more. Idempotent.
+    pub fn close(&self) {
+        let Ok(inner) = self.0.get() else { return };
+        lock(&inner.ready.noted).closed = true;
+        let ops = {
+            let mut pending = lock(&inner.pending);
+            pending.closed = true;
+            std::mem::take(&mut pending.ops)
+        };
+        drop(ops);
+    }
+
+    /// How many operations are not answered yet.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.get().map_or(0, |inner| lock(&inner.pending).ops.len())
+    }
+
+    /// Whether every operation was answered.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<V> fmt::Debug for CompletionQueue<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CompletionQueue")
+    }
+}
+
+impl Ready {
+    fn note(&self, tag: u64) {
+        let mut noted = lock(&self.noted);
+        if noted.closed {
+            return;
+        }
+        noted.tags.push(tag);
+        if !std::mem::replace(&mut noted.signalled, true) {
+            drop(noted);
+            self.host.wake();
+        }
+    }
+
+    fn take(&self, max: usize) -> (Vec<u64>, bool) {
+        let mut noted = lock(&self.noted);
+        if noted.tags.len() > max {
+            let rest = noted.tags.split_off(max);
+            return (std::mem::replace(&mut noted.tags, rest), true);
+        }
+        noted.signalled = false;
+        (std::mem::take(&mut noted.tags), false)
+    }
+}
+
+struct TagWaker {
+    tag: u64,
+    ready: Arc<Ready>,
+}
+
+impl Wake for TagWaker {
+    fn wake(self: Arc<Self>) {
+        self.ready.note(self.tag);
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.ready.note(self.tag);
+    }
+}
+
+/// Operations catch their panics, so a poisoned lock guards nothing that is half done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::oneshot;
+    use virtuallog::ErrorCode;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Counter(Arc<AtomicUsize>);
+
+    impl HostWaker for Counter {
+        fn wake(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    impl Counter {
+        fn wakes(&self) -> usize {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    fn waiting() -> (oneshot::Sender<u32>, Op<u32>) {
+        let (send, receive) = oneshot::channel();
+        (send, Op::here(async { receive.await.map_err(|_| Error::closed("test")) }))
+    }
+
+    #[test]
+    fn many_answers_wake_the_host_once() {
+        let counter = Counter::default();
+        let queue = CompletionQueue::new(counter.clone());
+        let (sends, ops): (Vec<_>, Vec<_>) = (0..10).map(|_| waiting()).unzip();
+        let tags: Vec<u64> = ops.into_iter().map(|op| queue.submit(op).expect("open")).collect();
+        assert_eq!((counter.wakes(), queue.len()), (0, 10));
+        for (number, send) in (0..).zip(sends) {
+            send.send(number).expect("it waits");
+        }
+        assert_eq!(counter.wakes(), 1);
+        let first = queue.drain(7).expect("same process");
+        assert!(first.more);
+        let second = queue.drain(7).expect("same process");
+        assert!(!second.more);
+        let outcomes = first.outcomes.into_iter().chain(second.outcomes);
+        let told: Vec<_> = outcomes.map(|(tag, outcome)| (tag, outcome.expect("sent"))).collect();
+        assert_eq!(told, tags.into_iter().zip(0..).collect::<Vec<_>>());
+        assert_eq!((counter.wakes(), queue.is_empty()), (1, true));
+    }
+
+    #[test]
+    fn a_known_answer_and_a_cancelled_operation() {
+        let counter = Counter::default();
+        let queue = CompletionQueue::new(counter.clone());
+        let tag = queue.submit(Op::ready(Ok(1))).expect("open");
+        let (send, op) = waiting();
+        let cancelled = queue.submit(op).expect("open");
+        queue.cancel(cancelled);
+        assert!(send.is_closed(), "what is cancelled is dropped");
+        let done = queue.drain(8).expect("same process");
+        assert_eq!(done.outcomes, [(tag, Ok(1))]);
+        assert_eq!(counter.wakes(), 1);
+    }
+
+    #[test]
+    fn a_closed_queue_takes_nothing_and_wakes_nobody() {
+        let counter = Counter::default();
+        let queue = CompletionQueue::new(counter.clone());
+        let (send, op) = waiting();
+        queue.submit(op).expect("open");
+        queue.close();
+        queue.close();
+        assert!(send.is_closed());
+        assert_eq!(queue.submit(Op::ready(Ok(1))).expect_err("closed").code, ErrorCode::Closed);
+        assert_eq!(counter.wakes(), 0);
+    }
+}

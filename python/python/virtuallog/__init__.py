@@ -1,0 +1,95 @@
+"""A virtual shared log: one totally ordered, durable log whose engine can be swapped while it runs.
+
+>>> import virtuallog
+>>> with virtuallog.open("memory:") as log:
+...     first = log.append_many([b"one", b"two"])
+...     [entry.payload for entry in log.read(first)]
+[b'one', b'two']
+
+`virtuallog.open` is for threads, `virtuallog.aio.open` for asyncio. Every failure is a
+`VirtualLogError`. Positions are ints that strictly increase and may skip; ranges are half open.
+"""
+
+import warnings as _warnings
+
+from . import _native, aio, errors
+from ._log import Log, PendingAppend, Reader, Subscription, create, delete, logs, open
+from ._native import Entry, __version__
+from ._types import (
+    Appended,
+    Chain,
+    Payload,
+    Plan,
+    Segment,
+    Start,
+    Tail,
+    Timeout,
+    Trimmed,
+    VerifyReport,
+)
+from .errors import (
+    BusyError,
+    ClosedError,
+    ConflictError,
+    CorruptError,
+    DataLossError,
+    DeadlineError,
+    DiskFullError,
+    IncompatibleError,
+    InternalError,
+    InvalidError,
+    LockedError,
+    NotFoundError,
+    SealedError,
+    TooLargeError,
+    TrimmedError,
+    UnavailableError,
+    VirtualLogError,
+)
+
+__all__ = [
+    "Appended",
+    "BusyError",
+    "Chain",
+    "ClosedError",
+    "ConflictError",
+    "CorruptError",
+    "DataLossError",
+    "DeadlineError",
+    "DiskFullError",
+    "Entry",
+    "IncompatibleError",
+    "InternalError",
+    "InvalidError",
+    "LockedError",
+    "Log",
+    "NotFoundError",
+    "Payload",
+    "PendingAppend",
+    "Plan",
+    "Reader",
+    "SealedError",
+    "Segment",
+    "Start",
+    "Subscription",
+    "Tail",
+    "Timeout",
+    "TooLargeError",
+    "Trimmed",
+    "TrimmedError",
+    "UnavailableError",
+    "VerifyReport",
+    "VirtualLogError",
+    "__version__",
+    "aio",
+    "create",
+    "delete",
+    "errors",
+    "logs",
+    "open",
+]
+
+if _native.debug_build:
+    _warnings.warn(
+        "virtuallog was built without optimisation: do not measure it", RuntimeWarning, stacklevel=2
+    )

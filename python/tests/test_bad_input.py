@@ -1,0 +1,146 @@
+"""Wrong arguments and broken stores: each gets its typed error, at the call, and loses nothing."""
+
+from __future__ import annotations
+
+import array
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import virtuallog
+from virtuallog import Log
+
+
+@pytest.mark.parametrize("payload", ["text", 7, None, [b"x"], {"a": 1}, array.array("i", [1])])
+def test_a_payload_that_is_no_bytes(log: Log, payload: Any) -> None:
+    calls = (log.append, log.append_nowait, lambda p: log.append_many([b"ok", p]),
+             lambda p: log.append_all([p]))
+    for call in calls:
+        with pytest.raises(TypeError):
+            call(payload)
+    assert log.check_tail().position == 0
+
+
+def test_text_gets_a_hint(log: Log) -> None:
+    with pytest.raises(TypeError, match="encode"):
+        log.append("text")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="append"):
+        log.append_many(b"text")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="append"):
+        log.append_many("text")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("position", [1.0, 0.5, "0", b"0", True, None])
+def test_a_position_that_is_no_int(log: Log, position: Any) -> None:
+    for call in (log.read, log.read_next, log.prefix_trim):
+        with pytest.raises(TypeError, match="position"):
+            call(position)
+
+
+@pytest.mark.parametrize("position", [-1, -(2**63), 2**64, 2**100])
+def test_a_position_out_of_range(log: Log, position: int) -> None:
+    for call in (log.read, log.read_next, log.prefix_trim, log.subscribe):
+        with pytest.raises(virtuallog.InvalidError, match="from 0"):
+            call(position)
+
+
+def test_a_start_that_is_no_start(log: Log) -> None:
+    with pytest.raises(virtuallog.InvalidError, match="first"):
+        log.subscribe("end")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("timeout", [-1, -0.1, float("nan"), float("-inf"), 1e300])
+def test_a_timeout_that_cannot_be(log: Log, timeout: float) -> None:
+    with pytest.raises(virtuallog.InvalidError, match="seconds"):
+        log.check_tail(timeout=timeout)
+
+
+@pytest.mark.parametrize("timeout", ["1", b"1", True, [1]])
+def test_a_timeout_that_is_no_number(log: Log, timeout: Any) -> None:
+    with pytest.raises(TypeError, match="seconds"):
+        log.append(b"x", timeout=timeout)
+
+
+def test_no_time_limit(log: Log) -> None:
+    assert log.append(b"x", timeout=None) == 0
+    assert log.append(b"y", timeout=float("inf")) == 1
+    assert log.check_tail(timeout=None).position == 2
+
+
+def test_a_batch_size_of_nothing(log: Log) -> None:
+    log.append(b"x")
+    reader = log.read(0)
+    for size in (0, -1):
+        with pytest.raises(virtuallog.InvalidError):
+            reader.next_batch(size)
+    assert len(reader.next_batch(5)) == 1
+
+
+def test_a_token_that_is_none(log: Log) -> None:
+    with pytest.raises(virtuallog.InvalidError, match="token"):
+        log.resolve("not a token")
+
+
+@pytest.mark.parametrize("url", [7, None, b"memory:", Path("memory:")])
+def test_a_url_that_is_no_text(url: Any) -> None:
+    for call in (virtuallog.open, virtuallog.create, virtuallog.delete, virtuallog.logs):
+        with pytest.raises(TypeError, match="URL"):
+            call(url)
+
+
+def test_a_mode_that_is_none() -> None:
+    with pytest.raises(virtuallog.InvalidError, match="mode"):
+        virtuallog.open("memory:", mode="append")  # type: ignore[arg-type]
+
+
+def test_limits_that_cannot_be() -> None:
+    with pytest.raises(virtuallog.InvalidError):
+        virtuallog.open("memory:", entry_bytes_max=-1)
+    with pytest.raises(virtuallog.VirtualLogError):
+        virtuallog.open("memory:", entry_bytes_max=17 << 20)
+    with pytest.raises(TypeError):
+        virtuallog.open("memory:", entry_bytes_max=1.5)  # type: ignore[arg-type]
+
+
+def test_a_missing_parent_directory(tmp_path: Path) -> None:
+    with pytest.raises(virtuallog.NotFoundError):
+        virtuallog.open(f"file:{tmp_path}/no/such/directory/log")
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_directory_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"mine")
+    with pytest.raises(virtuallog.VirtualLogError):
+        virtuallog.open(f"file:{tmp_path}/file/log")
+    assert (tmp_path / "file").read_bytes() == b"mine"
+
+
+def test_a_directory_that_is_no_store(tmp_path: Path) -> None:
+    (tmp_path / "holiday.jpg").write_bytes(b"mine")
+    with pytest.raises(virtuallog.VirtualLogError):
+        virtuallog.open(f"file:{tmp_path}/log")
+    assert os.listdir(tmp_path) == ["holiday.jpg"]
+
+
+def test_a_second_writer_in_another_process(tmp_path: Path) -> None:
+    url = f"file:{tmp_path}/store/log"
+    with virtuallog.open(url) as log:
+        log.append(b"x")
+        child = os.fork()
+        if child == 0:
+            try:
+                virtuallog.open(url)
+            except virtuallog.LockedError as error:
+                os._exit(0 if str(os.getppid()) in str(error) else 2)
+            except BaseException:
+                os._exit(3)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert log.append(b"y") == 1
+
+
+def test_a_batch_of_too_many(log: Log) -> None:
+    with pytest.raises(virtuallog.TooLargeError):
+        log.append_many([b"x"] * 1025)
+    assert log.append_many([b"x"] * 1024) == 0
