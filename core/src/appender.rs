@@ -24,7 +24,7 @@ use crate::env;
 use crate::error::{Error, ErrorCode, Result};
 use crate::log::{Log, View};
 use crate::loglet::{Ack, LogletError};
-use crate::resolve::{self, Found, Token};
+use crate::resolve::{self, Found, Life, Lives, Token};
 use crate::ticket::{Append, Ticket, deadline};
 
 /// Most batches of one writer that are out at once. More than one only when batches are full.
@@ -44,9 +44,10 @@ pub(crate) struct Appender {
 
 #[derive(Debug)]
 struct State {
-    /// This life's id, and the sequence number of the next entry that is framed.
-    writer: WriterId,
+    /// This life, and the sequence number of the next entry that is admitted.
+    life: Arc<Life>,
     next_seq: u64,
+    lives: Arc<Lives>,
     /// Entries being collected: the youngest of all that were admitted.
     open: Parcel,
     /// Parcels that are complete and were not sent, oldest first. Surely not in the log.
@@ -72,6 +73,10 @@ struct State {
 #[derive(Debug)]
 struct Parcel {
     entries: Entries,
+    /// Writer and sequence number of its first entry, and where the log ended when that came.
+    mark: Option<Token>,
+    /// Says that something of this life is under way.
+    life: Option<Arc<Life>>,
     ticket: Arc<Ticket>,
     /// Tickets of entries that had to wait for the window, with their index in the batch.
     latecomers: Vec<(Arc<Ticket>, u64)>,
@@ -94,7 +99,7 @@ enum Entries {
 #[derive(Debug)]
 enum Due {
     Nothing,
-    Send(Parcel, (WriterId, u64)),
+    Send(Parcel),
     Reroute,
 }
 
@@ -138,6 +143,8 @@ impl Parcel {
     fn empty(capacity: usize) -> Self {
         Self {
             entries: Entries::Collected(BatchBuilder::with_capacity(capacity)),
+            mark: None,
+            life: None,
             ticket: Arc::default(),
             latecomers: Vec::new(),
             held: false,
@@ -153,12 +160,23 @@ impl Parcel {
         }
     }
 
+    /// Names the entries to come, so that one can be looked up whatever happens to it.
+    fn begin(&mut self, life: &Arc<Life>, token: Token) {
+        let _ = self.ticket.token.set(token.clone());
+        self.mark = Some(token);
+        self.life = Some(life.clone());
+        self.since = Some(Instant::now());
+    }
+
+    fn token(&self) -> &Token {
+        self.mark.as_ref().expect("a parcel begins with its first entry")
+    }
+
     fn push(&mut self, payload: &[u8]) -> u64 {
         let builder = self.builder();
         let index = u64::from(builder.count());
         builder.push(payload);
         self.weight += payload.len() + ENTRY_WEIGHT;
-        self.since.get_or_insert_with(Instant::now);
         index
     }
 
@@ -187,10 +205,11 @@ pub(crate) enum WhenFull {
 }
 
 impl Appender {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(lives: Arc<Lives>) -> Self {
         Self {
             state: Mutex::new(State {
-                writer: WriterId(env::random_u128()),
+                life: lives.begin(),
+                lives,
                 next_seq: 0,
                 open: Parcel::empty(0),
                 ready: VecDeque::new(),
@@ -223,7 +242,7 @@ impl Appender {
                 return refused;
             }
             let append = match state.has_room(log, weight) {
-                true => state.admit_one(&payload, weight),
+                true => state.admit_one(log, &payload, weight),
                 false => state.wait(vec![payload], false, weight, full)?,
             };
             (append, state.next_due())
@@ -249,7 +268,7 @@ impl Appender {
                 return refused;
             }
             let append = match state.has_room(log, weight) {
-                true => state.admit_many(&payloads, weight),
+                true => state.admit_many(log, &payloads, weight),
                 false => state.wait(payloads, true, weight, full)?,
             };
             (append, state.next_due())
@@ -287,12 +306,12 @@ impl Appender {
                 false => self.append(log, payloads[0].clone(), WhenFull::Wait),
             };
         }
-        let append = state.admit_many(&payloads, weight);
+        let append = state.admit_many(log, &payloads, weight);
         let due = state.next_due();
         drop(state);
         self.watch(log);
-        if let Due::Send(parcel, mark) = due {
-            self.send(log, parcel, mark, true);
+        if let Due::Send(parcel) = due {
+            self.send(log, parcel, true);
         }
         self.pump(log);
         Ok(append)
@@ -308,7 +327,7 @@ impl Appender {
         loop {
             match due {
                 Due::Nothing => return,
-                Due::Send(parcel, mark) => self.send(log, parcel, mark, false),
+                Due::Send(parcel) => self.send(log, parcel, false),
                 Due::Reroute => {
                     let log = log.clone();
                     log.clone().runtime.spawn(async move { log.appender.reroute(&log).await });
@@ -320,9 +339,11 @@ impl Appender {
     }
 
     /// Frames a parcel and hands it to the active loglet. Called by the one thread that is sending.
-    fn send(&self, log: &Arc<Log>, mut parcel: Parcel, mark: (WriterId, u64), here: bool) {
+    fn send(&self, log: &Arc<Log>, mut parcel: Parcel, here: bool) {
+        let mark = parcel.token();
+        let (writer, seq) = (mark.writer, mark.seq);
         let batch = match std::mem::replace(&mut parcel.entries, Entries::Out) {
-            Entries::Collected(builder) => builder.finish(mark.0, mark.1, env::now_micros()),
+            Entries::Collected(builder) => builder.finish(writer, seq, env::now_micros()),
             Entries::Framed(batch) => batch,
             Entries::Out => unreachable!("a parcel is sent once"),
         };
@@ -331,18 +352,12 @@ impl Appender {
             self.refuse(parcel, view.over());
             return;
         };
-        let (from, header) = (view.known_tail(), *batch.header());
-        let segment = view.chain.active().index;
-        let token = Token { writer: header.writer, seq: header.first_seq, segment, from };
-        let _ = parcel.ticket.token.set(token.clone());
-        for (ticket, index) in &parcel.latecomers {
-            let _ = ticket.token.set(token.plus(*index));
-        }
+        let from = view.known_tail();
         let sent = Sent { batch: batch.clone(), parcel, view, from, outcome: None };
         self.state().sent.push_back(sent);
         let back = log.clone();
         let ack = Ack::new(move |outcome| {
-            back.appender.answered(&back, (header.writer, header.first_seq), outcome);
+            back.appender.answered(&back, (writer, seq), outcome);
         });
         match here {
             true => active.append_blocking(batch, ack),
@@ -442,11 +457,6 @@ impl Appender {
         self.state().closed = true;
     }
 
-    /// Whether an append still waits for its answer.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.state().is_idle()
-    }
-
     /// Makes sure that somebody looks at the deadlines of what is under way.
     fn watch(&self, log: &Arc<Log>) {
         let Some(timeout) = log.options.timeout else { return };
@@ -535,19 +545,19 @@ impl State {
         self.waiting.is_empty() && fits
     }
 
-    fn admit_one(&mut self, payload: &[u8], weight: usize) -> Append {
-        self.make_room_in_open(payload.len());
-        self.weight += weight;
-        let index = self.open.push(payload);
+    fn admit_one(&mut self, log: &Log, payload: &[u8], weight: usize) -> Append {
+        let index = self.push_to_open(log, payload, weight);
         self.open.held = true;
         Append::of(self.open.ticket.clone(), index)
     }
 
     /// A parcel of its own, so that nothing gets between its entries.
-    fn admit_many(&mut self, payloads: &[Bytes], weight: usize) -> Append {
+    fn admit_many(&mut self, log: &Log, payloads: &[Bytes], weight: usize) -> Append {
         self.close_open();
         self.weight += weight;
         let mut parcel = Parcel::empty(weight);
+        parcel.begin(&self.life, self.token(log));
+        self.next_seq += payloads.len() as u64;
         for payload in payloads {
             parcel.push(payload);
         }
@@ -557,10 +567,24 @@ impl State {
         append
     }
 
-    fn make_room_in_open(&mut self, size: usize) {
-        if !self.open.builder().fits(size) {
+    fn push_to_open(&mut self, log: &Log, payload: &[u8], weight: usize) -> u64 {
+        if !self.open.builder().fits(payload.len()) {
             self.close_open();
         }
+        if self.open.mark.is_none() {
+            let token = self.token(log);
+            self.open.begin(&self.life, token);
+        }
+        self.next_seq += 1;
+        self.weight += weight;
+        self.open.push(payload)
+    }
+
+    /// What names the next entry.
+    fn token(&self, log: &Log) -> Token {
+        let view = log.view();
+        let (segment, from) = (view.chain.active().index, view.known_tail());
+        Token { writer: self.life.writer, seq: self.next_seq, segment, from }
     }
 
     fn close_open(&mut self) {
@@ -607,14 +631,14 @@ impl State {
                 return;
             }
             if together {
-                let _told_by_ticket = self.admit_many(&payloads, weight);
+                let _told_by_ticket = self.admit_many(log, &payloads, weight);
                 let parcel = self.ready.back_mut().expect("it was just put there");
                 parcel.held = false;
+                let _ = ticket.token.set(parcel.token().clone());
                 parcel.latecomers.push((ticket, 0));
             } else {
-                self.make_room_in_open(payloads[0].len());
-                self.weight += weight;
-                let index = self.open.push(&payloads[0]);
+                let index = self.push_to_open(log, &payloads[0], weight);
+                let _ = ticket.token.set(self.open.token().plus(index));
                 self.open.latecomers.push((ticket, index));
             }
         }
@@ -639,17 +663,7 @@ impl State {
         }
         let Some(parcel) = self.ready.pop_front() else { return Due::Nothing };
         self.sending = true;
-        let mark = self.mark(&parcel);
-        Due::Send(parcel, mark)
-    }
-
-    /// Writer and sequence number for a parcel that is about to be framed.
-    fn mark(&mut self, parcel: &Parcel) -> (WriterId, u64) {
-        let mark = (self.writer, self.next_seq);
-        if let Entries::Collected(builder) = &parcel.entries {
-            self.next_seq += u64::from(builder.count());
-        }
-        mark
+        Due::Send(parcel)
     }
 
     /// Takes the batches that have their answer off the front, in order.
@@ -668,7 +682,7 @@ impl State {
                     answers.push((parcel, Ok(view.chain.active().to_log(first))));
                 }
                 Err(error) => {
-                    let error = view.append_error(error, parcel.ticket.token.get());
+                    let error = view.append_error(error, parcel.token());
                     let code = error.code();
                     answers.push((parcel, Err(error)));
                     self.fail_unsent(&not_sent(code, "an earlier append failed"), answers);
@@ -703,10 +717,7 @@ impl State {
     fn fail_sent(&mut self, error: &Error, answers: &mut Answers) {
         for Sent { parcel, .. } in std::mem::take(&mut self.sent) {
             self.weight -= parcel.weight;
-            let error = match parcel.ticket.token.get() {
-                Some(token) => error.clone().in_doubt().with_token(token.clone()),
-                None => error.clone().in_doubt(),
-            };
+            let error = error.clone().in_doubt().with_token(parcel.token().clone());
             answers.push((parcel, Err(error)));
         }
         self.fail_unsent(&not_sent(error.code(), "an earlier append is in doubt"), answers);
@@ -723,7 +734,8 @@ impl State {
         let answered = answers.iter().filter(|(_, outcome)| outcome.is_err());
         failed.extend(answered.flat_map(|(parcel, _)| parcel.tickets()).cloned());
         self.raise_barrier(error, failed);
-        self.writer = WriterId(env::random_u128());
+        self.life.end();
+        self.life = self.lives.begin();
         self.next_seq = 0;
     }
 

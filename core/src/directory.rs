@@ -10,6 +10,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::error::{Error, ErrorCode, Result};
 use crate::metastores::FileMetaStore;
+use crate::resolve::Lives;
 use crate::storage::{RealDisk, Storage, StorageOptions};
 
 /// The folder of the registers.
@@ -20,6 +21,7 @@ pub(crate) const META: &str = "meta";
 pub(crate) struct Directory {
     pub(crate) storage: Arc<Storage>,
     pub(crate) metastore: Arc<FileMetaStore>,
+    pub(crate) lives: Arc<Lives>,
     path: PathBuf,
     pid: u32,
 }
@@ -50,7 +52,9 @@ impl Directory {
         let metastore = Arc::new(FileMetaStore::open(disk, path.join(META))?);
         // It may have been made just now, and have had no canonical name before.
         let path = std::fs::canonicalize(&path).unwrap_or(path);
-        let directory = Arc::new(Directory { storage, metastore, path: path.clone(), pid });
+        let lives = Arc::default();
+        let directory = Directory { storage, metastore, lives, path: path.clone(), pid };
+        let directory = Arc::new(directory);
         table.insert(path, (pid, Arc::downgrade(&directory)));
         Ok(directory)
     }

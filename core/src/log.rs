@@ -71,7 +71,7 @@ impl View {
     }
 
     /// A loglet's answer to an append as the caller sees it.
-    pub(crate) fn append_error(&self, error: LogletError, token: Option<&Token>) -> Error {
+    pub(crate) fn append_error(&self, error: LogletError, token: &Token) -> Error {
         let segment = self.chain.active();
         match error {
             LogletError::Refused(error) => error,
@@ -83,8 +83,7 @@ impl View {
                 let message = "the outcome of the append is not known: resolve the error's token \
                                before appending it again";
                 let error = Error::new(ErrorCode::Unavailable, message).in_doubt();
-                let error = error.with_source(source);
-                token.cloned().into_iter().fold(error, Error::with_token)
+                error.with_source(source).with_token(token.clone())
             }
             other => self.read_error(segment, other),
         }
@@ -184,12 +183,13 @@ impl Log {
             },
         };
         let view = View { chain, active, known_tail: AtomicU64::new(known_tail), opened };
+        let appender = Appender::new(store.lives.clone());
         Ok(Arc::new(Log {
             name,
             store,
             options,
             runtime: Handle::current(),
-            appender: Appender::new(),
+            appender,
             view: ArcSwap::from_pointee(view),
             completing: tokio::sync::Mutex::new(()),
             closed: AtomicBool::new(false),
@@ -325,6 +325,7 @@ async fn open_active(
     match open_loglet(store, chain, segment, opened).await {
         Ok(loglet) => Ok(Some(loglet)),
         Err(LogletError::Refused(error)) => Err(error),
+        Err(LogletError::Corrupt(what)) => Err(Error::new(ErrorCode::Corrupt, what)),
         Err(error @ LogletError::Unknown(_)) => Err(Error::new(
             ErrorCode::DataLoss,
             format!("the chain names a loglet that is not there: {error}; restore it from a copy"),

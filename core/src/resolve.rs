@@ -6,13 +6,16 @@
 //! with its mark is in the log, and a batch without may safely go into the next segment. Absent holds
 //! only when every position was read. The papers leave duplicates here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use virtuallog_protocol::{LogPos, LogletPos, Segment, WriterId};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorCode, Result};
+use crate::log::Log;
 use crate::loglet::{Loglet, LogletError};
 
 /// Most bytes that one step of a resolution reads.
@@ -59,6 +62,82 @@ impl FromStr for Token {
             return Err(bad());
         }
         Ok(Token { writer, seq, segment, from })
+    }
+}
+
+/// One life of a writer, shared by everything of it that is under way.
+#[derive(Debug)]
+pub(crate) struct Life {
+    pub(crate) writer: WriterId,
+    /// Whether its appender may still begin something in it.
+    current: AtomicBool,
+}
+
+/// The lives of all writers of a store in this process: what is under way cannot be absent yet.
+#[derive(Debug, Default)]
+pub(crate) struct Lives(Mutex<HashMap<WriterId, Weak<Life>>>);
+
+impl Lives {
+    /// Begins a life.
+    pub(crate) fn begin(&self) -> Arc<Life> {
+        let writer = WriterId(crate::env::random_u128());
+        let life = Arc::new(Life { writer, current: AtomicBool::new(true) });
+        let mut lives = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lives.retain(|_, life| life.strong_count() > 0);
+        lives.insert(writer, Arc::downgrade(&life));
+        life
+    }
+
+    /// Whether something of this writer may still go into the log from this process.
+    pub(crate) fn is_busy(&self, writer: WriterId) -> bool {
+        let lives = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(life) = lives.get(&writer).and_then(Weak::upgrade) else { return false };
+        // Ours, and the appender's own while it is the current one.
+        let at_rest = 1 + usize::from(life.current.load(Ordering::Acquire));
+        Arc::strong_count(&life) > at_rest
+    }
+}
+
+impl Life {
+    /// Nothing more begins in it.
+    pub(crate) fn end(&self) {
+        self.current.store(false, Ordering::Release);
+    }
+}
+
+impl Log {
+    /// Where the entry that the token names is; `None` when it is not in the log and never will be.
+    /// `at_rest`: its writer had nothing under way before `tail` was the tail.
+    pub(crate) async fn look_up(
+        self: &Arc<Self>,
+        token: &Token,
+        at_rest: bool,
+        tail: LogPos,
+    ) -> Result<Option<LogPos>> {
+        let view = self.fetch().await?;
+        // It may have gone on from the segment that it was sent to first into the ones after it.
+        for segment in view.chain.segments.iter().filter(|s| s.index >= token.segment) {
+            let loglet = self.loglet(&view, segment).await?;
+            let to = segment.to_loglet(segment.stop.unwrap_or(tail).max(segment.start));
+            let from = match segment.index == token.segment {
+                true => token.from.clamp(segment.base, to),
+                false => segment.base,
+            };
+            let found = sightings(&*loglet, segment, &[token.writer], from, to).await;
+            let found = found.map_err(|error| view.read_error(segment, error))?;
+            if let Some(position) = locate(&found, token.writer, token.seq) {
+                return Ok(Some(position));
+            }
+        }
+        match view.chain.segment(token.segment) {
+            None => Err(crate::log::trimmed(view.chain.first())),
+            Some(segment) if segment.stop.is_some() && at_rest => Ok(None),
+            Some(_) => Err(Error::new(
+                ErrorCode::Unavailable,
+                "still undecided: the segment that it was sent to is open; ask again later, or \
+                 seal the segment with `reconfig_extend`",
+            )),
+        }
     }
 }
 

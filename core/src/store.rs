@@ -19,6 +19,7 @@ use crate::loglet::{LogletError, LogletProvider};
 use crate::loglets::{local, memory};
 use crate::metastore::{MetaError, MetaStore};
 use crate::metastores::{FileMetaStore, MemoryMetaStore};
+use crate::resolve::Lives;
 use crate::storage::{ReadOnlyStorage, RealDisk};
 use crate::url::{Location, LogUrl, Mode};
 use crate::virtuallog::VirtualLog;
@@ -39,6 +40,8 @@ pub(crate) struct Store {
     providers: Providers,
     /// What a log is kept in when nothing else is said.
     default_loglet: &'static str,
+    /// Shared by all of this process who reach the same registers.
+    pub(crate) lives: Arc<Lives>,
     /// This store's share of its directory, until it is released.
     directory: Mutex<Option<Arc<Directory>>>,
 }
@@ -50,6 +53,7 @@ impl Store {
             metastore: Arc::new(MemoryMetaStore::new()),
             providers: BTreeMap::from([(memory::KIND.to_owned(), memory)]),
             default_loglet: memory::KIND,
+            lives: Arc::default(),
             directory: Mutex::new(None),
         }
     }
@@ -59,6 +63,7 @@ impl Store {
             metastore,
             providers: BTreeMap::from([(local::KIND.to_owned(), local)]),
             default_loglet: local::KIND,
+            lives: Arc::default(),
             directory: Mutex::new(None),
         }
     }
@@ -72,6 +77,7 @@ impl Store {
                 metastore: SHARED.metastore.clone(),
                 providers: SHARED.providers.clone(),
                 default_loglet: SHARED.default_loglet,
+                lives: SHARED.lives.clone(),
                 directory: Mutex::new(None),
             }),
             Location::File { dir } => {
@@ -82,6 +88,7 @@ impl Store {
                         let provider = local::LocalProvider::new(directory.storage.clone());
                         let mut store =
                             Store::local(directory.metastore.clone(), Arc::new(provider));
+                        store.lives = directory.lives.clone();
                         store.directory = Mutex::new(Some(directory));
                         Ok(store)
                     }

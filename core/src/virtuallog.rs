@@ -18,7 +18,7 @@ use crate::entry::{Appended, Entry, Plan, Start, TrimLimit, Trimmed, VerifyRepor
 use crate::error::{Error, ErrorCode, Result};
 use crate::log::Log;
 use crate::reader::{Reader, check_range};
-use crate::resolve::{self, Token};
+use crate::resolve::Token;
 use crate::store::Builder;
 use crate::ticket::Append;
 
@@ -131,8 +131,8 @@ impl VirtualLog {
     }
 
     /// Appends one entry and waits on this thread, which may write and sync itself: no hand-over to
-    /// another thread when nothing else is under way. `timeout` `None`: as long as it takes. Never
-    /// call it on an executor's thread.
+    /// another thread when nothing else is under way. `timeout` `None`: the log's own. Never call it on
+    /// an executor's thread.
     ///
     /// # Errors
     /// As [`append`](Self::append).
@@ -386,39 +386,13 @@ impl VirtualLog {
     /// place where it would be is gone.
     pub async fn resolve(&self, token: &Token) -> Result<Option<LogPos>> {
         self.log.check_open()?;
-        self.timed(self.look_up(token)).await
-    }
-
-    async fn look_up(&self, token: &Token) -> Result<Option<LogPos>> {
-        let tail = self.tail().await?.position;
-        let view = self.log.fetch().await?;
-        let mut sealed_seen = false;
-        // It may have gone on from the segment that it was sent to first into the ones after it.
-        let later = view.chain.segments.iter().filter(|s| s.index >= token.segment);
-        for (nth, segment) in later.enumerate() {
-            let loglet = self.log.loglet(&view, segment).await?;
-            let to = segment.to_loglet(segment.stop.unwrap_or(tail).max(segment.start));
-            let from = match segment.index == token.segment {
-                true => token.from.clamp(segment.base, to),
-                false => segment.base,
-            };
-            sealed_seen |= nth == 0 && segment.index == token.segment && segment.stop.is_some();
-            let found = resolve::sightings(&*loglet, segment, &[token.writer], from, to).await;
-            let found = found.map_err(|error| view.read_error(segment, error))?;
-            if let Some(position) = resolve::locate(&found, token.writer, token.seq) {
-                return Ok(Some(position));
-            }
-        }
-        if view.chain.segment(token.segment).is_none() {
-            return Err(crate::log::trimmed(view.chain.first()));
-        }
-        // Absent for good: no copy is under way in this process, and the segment takes no more.
-        if sealed_seen && self.log.appender.is_idle() {
-            return Ok(None);
-        }
-        let message = "still undecided: the segment that it was sent to is open; ask again later, \
-                       or seal the segment with `reconfig_extend`";
-        Err(Error::new(ErrorCode::Unavailable, message))
+        self.timed(async {
+            // Asked first: what is not under way now cannot appear behind the look.
+            let at_rest = !self.log.store.lives.is_busy(token.writer);
+            let tail = self.tail().await?.position;
+            self.log.look_up(token, at_rest, tail).await
+        })
+        .await
     }
 
     /// Reads the whole log and checks every checksum and both ends of every segment. `progress` is

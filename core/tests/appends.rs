@@ -354,6 +354,26 @@ async fn deadlines() {
     assert_eq!(log.append("on").await.expect("goes on"), LogPos(1));
 }
 
+/// What is under way in one handle is not absent for another one, whatever the chain says.
+#[tokio::test(start_paused = true)]
+async fn what_is_under_way_is_undecided() {
+    let (log, script) = open(WIDE).await;
+    script.then([Then::Hold]);
+    let mut held = log.append("held");
+    let collected = log.append("collected").timeout(Duration::from_secs(1));
+    let error = collected.await.expect_err("not answered");
+    assert!(error.is_in_doubt(), "{error:?}");
+    let token = error.token().expect("named from the start").clone();
+    assert!(held.expire().expect_err("not answered").token().is_some());
+    log.reconfig_extend("scripted", None).await.expect("swapped");
+    let undecided = log.resolve(&token).await.expect_err("it is still to be sent");
+    assert_eq!(undecided.code(), ErrorCode::Unavailable);
+    script.let_go();
+    log.flush().await.expect("both went into the next segment");
+    assert_eq!(log.resolve(&token).await.expect("decided"), Some(LogPos(1)));
+    assert_eq!(texts(&log).await, ["held", "collected"]);
+}
+
 /// A target that cannot be made is taken back, and the log goes on as it was.
 #[tokio::test(start_paused = true)]
 async fn a_target_that_cannot_be_made_is_withdrawn() {

@@ -56,7 +56,12 @@ impl Source<'_> {
         }
         let mut extent = self.state.extent_at(from);
         loop {
-            self.read_file(&extent, &mut out)?;
+            match self.read_file(&extent, &mut out) {
+                Ok(()) => {}
+                // What comes before the damage is fine; the next read begins with it.
+                Err(_) if !out.batches.is_empty() => return Ok(out.batches),
+                Err(error) => return Err(error),
+            }
             match self.state.extent_after(extent.base) {
                 Some(next) if !out.done && next.base < to => extent = next,
                 _ => return Ok(out.batches),

@@ -98,6 +98,9 @@ pub(crate) fn create(
     })
 }
 
+/// The folder of the registers, which the MetaStore keeps beside the loglets.
+const REGISTERS: &str = "meta";
+
 /// Whether the directory is new or holds a store, without changing it.
 ///
 /// # Errors
@@ -108,16 +111,17 @@ pub(crate) fn look(disk: &dyn Disk, root: &Path) -> Result<Option<Manifest>, Err
         return Ok(manifest);
     }
     let names = disk.list(root).map_err(|e| io_error("list", root, e))?;
-    let known = [JOURNAL, LOGLETS, "LOCK", "manifest.new"];
+    let known = [JOURNAL, LOGLETS, REGISTERS, "LOCK", "manifest.new"];
     if let Some(other) = names.iter().find(|name| !known.contains(&name.as_str())) {
         return Err(Error::invalid(format!(
             "`{}` is not a store and not empty (it holds `{other}`): choose another directory",
             root.display()
         )));
     }
-    // Neither a loglet nor a block is written before the first manifest is durable.
+    // Neither a loglet nor a block is written before the first manifest is durable, and no register.
     let loglets = root.join(LOGLETS);
-    let mut used = match disk.list(&loglets) {
+    let mut used = names.iter().any(|name| name == REGISTERS);
+    used |= match disk.list(&loglets) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => false,
         other => !other.map_err(|e| io_error("list", &loglets, e))?.is_empty(),
     };
