@@ -24,7 +24,7 @@ use crate::env;
 use crate::error::{Error, ErrorCode, Result};
 use crate::log::{Log, View};
 use crate::loglet::{Ack, LogletError};
-use crate::resolve::{self, Found, Life, Lives, Token};
+use crate::resolve::{self, Life, Lives, Look, Token};
 use crate::ticket::{Append, Ticket, deadline};
 
 /// Most batches of one writer that are out at once. More than one only when batches are full.
@@ -52,7 +52,10 @@ struct State {
     open: Parcel,
     /// Parcels that are complete and were not sent, oldest first. Surely not in the log.
     ready: VecDeque<Parcel>,
-    /// Batches that are out, oldest first.
+    /// The parcel that is being framed, between `ready` and `sent`.
+    in_hand: Option<Arc<Ticket>>,
+    /// Batches that are out, oldest first. All of them at the same loglet, so that they stay in
+    /// order whatever happens to it.
     sent: VecDeque<Sent>,
     /// Entries that the window has no room for yet, oldest first.
     waiting: VecDeque<Waiting>,
@@ -97,6 +100,7 @@ enum Entries {
 
 /// What is to be done next.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a box would cost every append an allocation")]
 enum Due {
     Nothing,
     Send(Parcel),
@@ -111,6 +115,15 @@ struct Sent {
     /// The tail that was known when it was sent: it can only be at or after it.
     from: LogletPos,
     outcome: Option<Result<LogletPos, LogletError>>,
+    /// An earlier one failed: if this one is not in the log it must not go there any more.
+    doomed: bool,
+}
+
+impl Sent {
+    /// Whether it met the end of its loglet: sealed, or so long gone that it was deleted.
+    fn met_end(&self) -> bool {
+        matches!(self.outcome, Some(Err(LogletError::Sealed | LogletError::Unknown(_))))
+    }
 }
 
 #[derive(Debug)]
@@ -197,6 +210,21 @@ impl Parcel {
     }
 }
 
+/// A look-up that is dropped half way, by a panic or with its runtime, leaves appends in doubt: they
+/// are told so and not left hanging.
+struct Unfinished<'a>(&'a Arc<Log>);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        self.0.appender.rerouted(self.0, &Err(unreadable()));
+    }
+}
+
+fn unreadable() -> Error {
+    let message = "the append met the end of its segment, and what became of it could not be read";
+    Error::new(ErrorCode::Unavailable, message)
+}
+
 /// What to do when the window is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WhenFull {
@@ -213,6 +241,7 @@ impl Appender {
                 next_seq: 0,
                 open: Parcel::empty(0),
                 ready: VecDeque::new(),
+                in_hand: None,
                 sent: VecDeque::new(),
                 waiting: VecDeque::new(),
                 weight: 0,
@@ -347,14 +376,21 @@ impl Appender {
             Entries::Framed(batch) => batch,
             Entries::Out => unreachable!("a parcel is sent once"),
         };
-        let view = log.view();
+        // With the ones that are out: were they at different loglets, one could fail and the next
+        // not. A loglet that is not the active one any more says so.
+        let out = self.state().sent.back().map(|sent| sent.view.clone());
+        let view = out.unwrap_or_else(|| log.view());
         let Some(active) = view.active.clone() else {
             self.refuse(parcel, view.over());
             return;
         };
         let from = view.known_tail();
-        let sent = Sent { batch: batch.clone(), parcel, view, from, outcome: None };
-        self.state().sent.push_back(sent);
+        let sent = Sent { batch: batch.clone(), parcel, view, from, outcome: None, doomed: false };
+        {
+            let mut state = self.state();
+            state.in_hand = None;
+            state.sent.push_back(sent);
+        }
         let back = log.clone();
         let ack = Ack::new(move |outcome| {
             back.appender.answered(&back, (writer, seq), outcome);
@@ -370,6 +406,7 @@ impl Appender {
     fn refuse(&self, parcel: Parcel, error: Error) {
         let mut state = self.state();
         state.sending = false;
+        state.in_hand = None;
         state.weight -= parcel.weight;
         let mut answers = vec![(parcel, Err(error.clone()))];
         state.fail_unsent(&error, &mut answers);
@@ -405,6 +442,7 @@ impl Appender {
 
     /// Every batch that is out met a seal: finds out what became of each.
     async fn reroute(&self, log: &Arc<Log>) {
+        let unfinished = Unfinished(log);
         let (view, writers, from) = {
             let state = self.state();
             let first = state.sent.front().expect("a batch that met the seal is out");
@@ -413,11 +451,16 @@ impl Appender {
             (first.view.clone(), writers, from)
         };
         let resolved = log.sealed_part(&view, &writers, from).await;
+        std::mem::forget(unfinished);
+        self.rerouted(log, &resolved);
+    }
+
+    fn rerouted(&self, log: &Arc<Log>, resolved: &Result<Look>) {
         let mut answers = Answers::new();
         {
             let mut state = self.state();
-            match &resolved {
-                Ok(found) => state.resolve_sent(found, &mut answers),
+            match resolved {
+                Ok(look) => state.resolve_sent(look, &mut answers),
                 Err(error) => state.fail_sent(error, &mut answers),
             }
             state.rerouting = false;
@@ -436,6 +479,7 @@ impl Appender {
             let sent = state.sent.iter().map(|sent| &sent.parcel);
             let parcels = sent.chain(&state.ready).chain([&state.open]);
             let admitted = parcels.filter(|p| p.since.is_some()).map(|p| &p.ticket);
+            let admitted = admitted.chain(&state.in_hand);
             admitted.chain(state.waiting.iter().map(|w| &w.ticket)).cloned().collect()
         };
         for ticket in tickets {
@@ -649,8 +693,7 @@ impl State {
         if self.sending || self.rerouting {
             return Due::Nothing;
         }
-        let met_seal = |sent: &Sent| matches!(sent.outcome, Some(Err(LogletError::Sealed)));
-        if self.sent.iter().any(met_seal) {
+        if self.sent.iter().any(Sent::met_end) {
             // Nothing more goes out, and the last answer to what is out starts the look-up.
             self.rerouting = self.sent.iter().all(|sent| sent.outcome.is_some());
             return if self.rerouting { Due::Reroute } else { Due::Nothing };
@@ -663,15 +706,15 @@ impl State {
         }
         let Some(parcel) = self.ready.pop_front() else { return Due::Nothing };
         self.sending = true;
+        self.in_hand = Some(parcel.ticket.clone());
         Due::Send(parcel)
     }
 
     /// Takes the batches that have their answer off the front, in order.
     fn collect_answers(&mut self, answers: &mut Answers) {
         while let Some(sent) = self.sent.front() {
-            match &sent.outcome {
-                None | Some(Err(LogletError::Sealed)) => return,
-                Some(_) => {}
+            if sent.outcome.is_none() || sent.met_end() {
+                return;
             }
             let Sent { batch, parcel, view, outcome, .. } =
                 self.sent.pop_front().expect("there is a front");
@@ -685,6 +728,7 @@ impl State {
                     let error = view.append_error(error, parcel.token());
                     let code = error.code();
                     answers.push((parcel, Err(error)));
+                    self.sent.iter_mut().for_each(|sent| sent.doomed = true);
                     self.fail_unsent(&not_sent(code, "an earlier append failed"), answers);
                 }
             }
@@ -692,24 +736,36 @@ impl State {
     }
 
     /// What the sealed segment says: found batches have their positions, absent ones go out again.
-    fn resolve_sent(&mut self, found: &Found, answers: &mut Answers) {
-        let mut again = Vec::new();
-        for Sent { batch, mut parcel, .. } in std::mem::take(&mut self.sent) {
+    fn resolve_sent(&mut self, look: &Look, answers: &mut Answers) {
+        let (mut again, mut in_doubt) = (Vec::new(), false);
+        for Sent { batch, mut parcel, outcome, doomed, .. } in std::mem::take(&mut self.sent) {
             let header = batch.header();
-            let sighting = found.get(&(header.writer, header.first_seq));
-            match sighting.filter(|s| s.crc == header.crc && s.count == batch.count()) {
-                Some(sighting) => {
-                    self.weight -= parcel.weight;
-                    answers.push((parcel, Ok(sighting.first)));
+            let sighting = look.found.get(&(header.writer, header.first_seq));
+            let sighting = sighting.filter(|s| s.crc == header.crc && s.count == batch.count());
+            // A loglet that is gone did not take it.
+            let absent = look.complete || matches!(outcome, Some(Err(LogletError::Unknown(_))));
+            let answer = match sighting {
+                Some(sighting) => Ok(sighting.first),
+                None if !absent => {
+                    in_doubt = true;
+                    Err(unreadable().in_doubt().with_token(parcel.token().clone()))
                 }
+                None if doomed => Err(not_sent(ErrorCode::Unavailable, "an earlier append failed")),
                 None => {
                     parcel.entries = Entries::Framed(batch);
                     again.push(parcel);
+                    continue;
                 }
-            }
+            };
+            self.weight -= parcel.weight;
+            answers.push((parcel, answer));
         }
         for parcel in again.into_iter().rev() {
             self.ready.push_front(parcel);
+        }
+        if in_doubt {
+            let why = "an earlier append is in doubt";
+            self.fail_unsent(&not_sent(ErrorCode::Unavailable, why), answers);
         }
     }
 
@@ -812,14 +868,12 @@ impl Log {
         view: &Arc<View>,
         writers: &[WriterId],
         from: LogletPos,
-    ) -> Result<Found> {
+    ) -> Result<Look> {
         let index = view.chain.active().index;
         let newer = self.view_beyond(index).await?;
-        let Some(segment) = newer.chain.segment(index) else {
-            let message = "the segment was trimmed away before the append could be looked up";
-            return Err(Error::new(ErrorCode::Trimmed, message).at(newer.chain.first()));
-        };
-        let stop = segment.stop.expect("beyond it means that it is closed");
+        // Trimmed away: nothing is found, and nothing is absent.
+        let Some(segment) = newer.chain.segment(index) else { return Ok(Look::default()) };
+        let Some(stop) = segment.stop else { return Err(newer.over()) };
         let to = segment.to_loglet(stop);
         let loglet = self.loglet(&newer, segment).await?;
         resolve::sightings(&*loglet, segment, writers, from.max(segment.base).min(to), to)

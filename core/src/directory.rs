@@ -26,51 +26,72 @@ pub(crate) struct Directory {
     pid: u32,
 }
 
-type Table = HashMap<PathBuf, (u32, Weak<Directory>)>;
+/// One directory's place in the table: locked while it is opened or closed, so that others wait for
+/// this directory and for no other.
+type Place = Arc<Mutex<Weak<Directory>>>;
 
-fn open_directories() -> MutexGuard<'static, Table> {
-    static TABLE: LazyLock<Mutex<Table>> = LazyLock::new(Mutex::default);
-    TABLE.lock().unwrap_or_else(PoisonError::into_inner)
+/// The place of a directory. By process, since a child has its own, whatever its parent was doing with
+/// its places when it forked.
+fn place(path: &Path) -> Place {
+    static TABLE: LazyLock<Mutex<HashMap<(u32, PathBuf), Place>>> = LazyLock::new(Mutex::default);
+    let key = (std::process::id(), path.to_owned());
+    TABLE.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().clone()
+}
+
+fn lock(place: &Place) -> MutexGuard<'_, Weak<Directory>> {
+    place.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Directory {
     /// Takes the directory, or shares it with the rest of this process. Blocks.
     pub(crate) fn open(dir: &Path, create: bool) -> Result<Arc<Directory>> {
         check(dir, create)?;
-        let path = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
-        let path = std::fs::canonicalize(&path).unwrap_or(path);
-        let pid = std::process::id();
-        let mut table = open_directories();
-        if let Some((owner, directory)) = table.get(&path)
-            && *owner == pid
-            && let Some(directory) = directory.upgrade()
-        {
-            return Ok(directory);
+        let path = canonical(dir);
+        let place = place(&path);
+        let mut directory = lock(&place);
+        if let Some(directory) = directory.upgrade() {
+            return match directory.storage.failure() {
+                None => Ok(directory),
+                Some(failure) => {
+                    let message = "the store failed: close every log of it in this process, then \
+                                   open it again";
+                    Err(Error::new(ErrorCode::Unavailable, message).with_source(failure))
+                }
+            };
         }
         let disk = Arc::new(RealDisk);
         let storage = Storage::open(disk.clone(), &path, StorageOptions::default())?;
         let metastore = Arc::new(FileMetaStore::open(disk, path.join(META))?);
-        // It may have been made just now, and have had no canonical name before.
-        let path = std::fs::canonicalize(&path).unwrap_or(path);
-        let lives = Arc::default();
-        let directory = Directory { storage, metastore, lives, path: path.clone(), pid };
-        let directory = Arc::new(directory);
-        table.insert(path, (pid, Arc::downgrade(&directory)));
-        Ok(directory)
+        let (lives, pid) = (Arc::default(), std::process::id());
+        let opened = Arc::new(Directory { storage, metastore, lives, path, pid });
+        *directory = Arc::downgrade(&opened);
+        Ok(opened)
     }
 
     /// Gives one share back, and closes the directory if it was the last. Blocks.
     pub(crate) fn release(self: Arc<Self>) -> Result<()> {
-        let mut table = open_directories();
+        let place = place(&self.path);
+        let _nobody_opens_it_meanwhile = lock(&place);
         let Some(directory) = Arc::into_inner(self) else { return Ok(()) };
         if directory.pid != std::process::id() {
             // The parent's: its threads are not here, and its files are not ours to write.
             std::mem::forget(directory);
             return Ok(());
         }
-        table.remove(&directory.path);
         directory.storage.close()
     }
+}
+
+/// One name for one directory, also for one that is yet to be made.
+fn canonical(dir: &Path) -> PathBuf {
+    let path = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+    let Ok(known) = std::fs::canonicalize(&path) else {
+        return match (path.parent().map(std::fs::canonicalize), path.file_name()) {
+            (Some(Ok(parent)), Some(name)) => parent.join(name),
+            _ => path,
+        };
+    };
+    known
 }
 
 /// Says what is wrong with a directory before anything is made in it.

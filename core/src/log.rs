@@ -5,12 +5,13 @@
 //! reconfiguring, and completes the work itself if nobody does.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use virtuallog_protocol::chain::{Chain, Life, Segment};
 use virtuallog_protocol::{LogPos, LogletPos};
 
@@ -36,7 +37,7 @@ pub(crate) struct Log {
     view: ArcSwap<View>,
     /// Held by the one task that completes a reconfiguration, and by whoever changes the view.
     pub(crate) completing: tokio::sync::Mutex<()>,
-    closed: AtomicBool,
+    closed: watch::Sender<bool>,
 }
 
 /// One version of the chain, with its active loglet at hand.
@@ -85,7 +86,8 @@ impl View {
                 let error = Error::new(ErrorCode::Unavailable, message).in_doubt();
                 error.with_source(source).with_token(token.clone())
             }
-            other => self.read_error(segment, other),
+            // Only what was refused is surely not stored (the contract's words).
+            other => self.read_error(segment, other).in_doubt().with_token(token.clone()),
         }
     }
 
@@ -192,7 +194,7 @@ impl Log {
             appender,
             view: ArcSwap::from_pointee(view),
             completing: tokio::sync::Mutex::new(()),
-            closed: AtomicBool::new(false),
+            closed: watch::Sender::new(false),
         }))
     }
 
@@ -201,10 +203,16 @@ impl Log {
     }
 
     pub(crate) fn check_open(&self) -> Result<()> {
-        match self.closed.load(Ordering::Acquire) {
+        match *self.closed.borrow() {
             true => Err(closed()),
             false => Ok(()),
         }
+    }
+
+    /// Returns when the log is closed.
+    pub(crate) async fn until_closed(&self) {
+        // The sender is ours, so waiting ends only with what is waited for.
+        let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
     }
 
     pub(crate) fn check_writable(&self) -> Result<()> {
@@ -218,7 +226,7 @@ impl Log {
     /// True for the one call that closes it.
     pub(crate) fn close(&self) -> bool {
         self.appender.close();
-        !self.closed.swap(true, Ordering::AcqRel)
+        !self.closed.send_replace(true)
     }
 
     /// Reads the newest chain from the MetaStore and makes it the cached one.
@@ -265,8 +273,17 @@ impl Log {
 
     /// The loglet of a segment.
     pub(crate) async fn loglet(&self, view: &View, segment: &Segment) -> Result<Arc<dyn Loglet>> {
-        let opened = open_loglet(&self.store, &view.chain, segment, &view.opened).await;
+        let opened = self.try_loglet(view, segment).await;
         opened.map_err(|error| view.read_error(segment, error))
+    }
+
+    /// The loglet of a segment, or what its provider says.
+    pub(crate) async fn try_loglet(
+        &self,
+        view: &View,
+        segment: &Segment,
+    ) -> Result<Arc<dyn Loglet>, LogletError> {
+        open_loglet(&self.store, &view.chain, segment, &view.opened).await
     }
 
     /// Waits until the chain shows the segment with this index closed (or gone), and gives that
@@ -288,12 +305,39 @@ impl Log {
         Ok(view)
     }
 
+    /// Whether a loglet's failure only shows that `view` is old: then there is a newer one now.
+    ///
+    /// # Errors
+    /// The failure itself when it is not; what keeps the chain from being read.
+    pub(crate) async fn if_outdated(
+        self: &Arc<Self>,
+        view: &View,
+        segment: &Segment,
+        error: LogletError,
+    ) -> Result<()> {
+        let gone = matches!(error, LogletError::Unknown(_) | LogletError::Trimmed { .. });
+        if gone && self.fetch().await?.chain.version > view.chain.version {
+            return Ok(());
+        }
+        Err(view.read_error(segment, error))
+    }
+
     /// The position of the first entry that may be read.
     pub(crate) async fn first(self: &Arc<Self>) -> Result<LogPos> {
-        let view = self.fetch().await?;
+        loop {
+            let view = self.fetch().await?;
+            match self.first_of(&view).await {
+                Ok(first) => return Ok(first),
+                Err((segment, error)) => self.if_outdated(&view, &segment, error).await?,
+            }
+        }
+    }
+
+    async fn first_of(&self, view: &View) -> Result<LogPos, (Segment, LogletError)> {
         for segment in &view.chain.segments {
-            let loglet = self.loglet(&view, segment).await?;
-            let point = loglet.trim_point().await.map_err(|e| view.read_error(segment, e))?;
+            let failed = |error| (segment.clone(), error);
+            let loglet = self.try_loglet(view, segment).await;
+            let point = loglet.map_err(failed)?.trim_point().await.map_err(failed)?;
             let first = segment.to_log(point.max(segment.base));
             match segment.stop {
                 Some(stop) if first >= stop && segment.index != view.chain.active().index => {}

@@ -14,6 +14,7 @@ use std::task::{Context, Poll, ready};
 use futures_core::Stream;
 use futures_core::future::BoxFuture;
 use tokio::task::JoinHandle;
+use virtuallog_protocol::chain::Life;
 use virtuallog_protocol::record::BatchKind;
 use virtuallog_protocol::{LogPos, LogletPos, StampedBatch};
 
@@ -174,21 +175,28 @@ enum Place {
 impl Cursor {
     /// The next entries; empty at the end.
     async fn advance(&mut self) -> Result<Vec<Entry>> {
+        let log = self.log.clone();
         loop {
-            self.log.check_open()?;
-            let view = self.log.view();
-            let (index, loglet, from, to) = match self.place(&view).await? {
+            log.check_open()?;
+            let view = log.view();
+            let place = tokio::select! {
+                biased;
+                () = log.until_closed() => return Err(crate::log::closed()),
+                place = self.place(&view) => place?,
+            };
+            let (index, loglet, from, to) = match place {
                 Place::End => return Ok(Vec::new()),
                 Place::Again => continue,
                 Place::Range { index, loglet, from, to } => (index, loglet, from, to),
             };
-            let batches = match self.take_ahead(index, from, to).await {
-                Some(batches) => batches,
-                None => loglet.read(from, to, READ_BYTES).await,
+            // What was read ahead may end earlier: nothing is known of what lies beyond its end.
+            let (batches, read_to) = match self.take_ahead(index, from, to).await {
+                Some(ahead) => ahead,
+                None => (loglet.read(from, to, READ_BYTES).await, to),
             };
             match batches {
                 Ok(batches) => {
-                    let entries = self.cut(&view, index, &batches, to);
+                    let entries = self.cut(&view, index, &batches, read_to);
                     self.read_ahead(&view, index, loglet, to);
                     if !entries.is_empty() {
                         return Ok(entries);
@@ -211,16 +219,29 @@ impl Cursor {
                 false => Ok(Place::End),
             };
         };
-        let loglet = self.log.loglet(view, segment).await?;
+        let loglet = match self.log.try_loglet(view, segment).await {
+            Ok(loglet) => loglet,
+            Err(error) => {
+                return self.failed(view, segment.index, error).await.map(|()| Place::Again);
+            }
+        };
         let from = segment.to_loglet(self.next);
         let below = match segment.stop {
             Some(stop) => stop,
             None if self.end.is_some() => self.end.expect("just looked"),
             None => {
                 if self.known.0 != segment.index || self.known.1 <= self.next {
-                    let tail = loglet.wait_tail(from).await;
-                    let tail = tail.map_err(|error| view.read_error(segment, error))?;
+                    let tail = match loglet.wait_tail(from).await {
+                        Ok(tail) => tail,
+                        Err(error) => {
+                            let again = self.failed(view, segment.index, error).await;
+                            return again.map(|()| Place::Again);
+                        }
+                    };
                     if tail.sealed {
+                        if let Life::Moved { .. } = view.chain.life {
+                            return Err(view.over());
+                        }
                         self.log.view_beyond(segment.index).await?;
                         return Ok(Place::Again);
                     }
@@ -287,34 +308,29 @@ impl Cursor {
         segment: u32,
         from: LogletPos,
         to: LogletPos,
-    ) -> Option<Result<Vec<StampedBatch>, LogletError>> {
+    ) -> Option<(Result<Vec<StampedBatch>, LogletError>, LogletPos)> {
         let ahead = self.ahead.as_mut()?;
         if (ahead.segment, ahead.from) != (segment, from) || ahead.to > to {
             self.ahead = None;
             return None;
         }
-        let batches = (&mut ahead.batches).await.ok();
+        let (batches, to) = ((&mut ahead.batches).await.ok(), ahead.to);
         self.ahead = None;
-        batches
+        Some((batches?, to))
     }
 
-    /// A read failed. Passes when the chain has moved on and it is worth another try.
+    /// A loglet failed. Passes when the chain has moved on and it is worth another try.
     async fn failed(&mut self, view: &Arc<View>, index: u32, error: LogletError) -> Result<()> {
         let segment = view.chain.segment(index).expect("it was located in this view");
         let gone = matches!(error, LogletError::Trimmed { .. } | LogletError::Unknown(_));
-        let error = view.read_error(segment, error);
-        if !gone {
-            return Err(error.at(self.next));
+        if gone {
+            let first = self.log.first().await?;
+            if self.next < first {
+                return Err(crate::log::trimmed(first));
+            }
         }
-        let newer = self.log.fetch().await?;
-        let first = self.log.first().await?;
-        if self.next < first {
-            return Err(crate::log::trimmed(first));
-        }
-        match newer.chain.version > view.chain.version {
-            true => Ok(()),
-            false => Err(error),
-        }
+        let outdated = self.log.if_outdated(view, segment, error).await;
+        outdated.map_err(|error| error.at(self.next))
     }
 
     /// The position that the reader is at once there was nothing to hand out.

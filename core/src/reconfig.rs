@@ -76,9 +76,15 @@ impl Log {
                 return Err(moved_on(version, &log.view()));
             }
             let proposed = view.chain.propose(config, env::random_u128()).map_err(chain_error)?;
-            match log.write(&proposed).await? {
-                Ok(view) => log.complete(view).await,
-                Err(view) => Err(moved_on(version, &view)),
+            let target = proposed.next.clone();
+            let view = match log.write(&proposed).await? {
+                Ok(view) => log.complete(view).await?,
+                Err(view) => return Err(moved_on(version, &view)),
+            };
+            // Somebody for whom the target did not answer may have taken it back.
+            match reached(&view.chain, target.as_ref()) {
+                true => Ok(view),
+                false => Err(moved_on(version, &view)),
             }
         });
         task.await.unwrap_or_else(|error| Err(task_failed(&error)))
@@ -93,8 +99,24 @@ impl Log {
         }
         let target = view.chain.next.clone();
         while view.chain.next.is_some() && view.chain.next == target {
-            self.prepare(&view).await?;
-            let tail = self.seal_active(&view).await?;
+            let sealed = match self.prepare(&view).await {
+                Ok(()) => self.seal_active(&view).await,
+                Err(error) => Err(error),
+            };
+            let tail = match sealed {
+                Ok(tail) => tail,
+                // Perhaps only because somebody else was faster.
+                Err(error) => {
+                    let newer = self.fetch().await?;
+                    let goes_on = newer.chain.version > view.chain.version
+                        && (newer.chain.next == target || reached(&newer.chain, target.as_ref()));
+                    if !goes_on {
+                        return Err(error);
+                    }
+                    view = newer;
+                    continue;
+                }
+            };
             let chain = view.chain.complete(tail, env::random_u128()).map_err(chain_error)?;
             view = match self.write(&chain).await? {
                 Ok(view) | Err(view) => view,
@@ -103,8 +125,8 @@ impl Log {
         Ok(view)
     }
 
-    /// Makes the loglet that `next` names. If that cannot be done `next` is taken back: nobody has
-    /// sealed yet, since everybody comes through here first.
+    /// Makes the loglet that `next` names. If that cannot be done, and nobody for whom it could has
+    /// sealed yet, `next` is taken back.
     async fn prepare(self: &Arc<Self>, view: &Arc<View>) -> Result<()> {
         let Some(Next::Extend { index, config }) = &view.chain.next else { return Ok(()) };
         let id = LogletId { log: view.chain.log, segment: *index };
@@ -118,7 +140,10 @@ impl Log {
             LogletError::Refused(error) => error,
             error => Error::new(ErrorCode::Unavailable, message).with_source(error),
         };
-        if let Ok(withdrawn) = view.chain.withdraw(env::random_u128()) {
+        let segment = view.chain.active();
+        let active = self.loglet(view, segment).await?;
+        let tail = active.check_tail().await.map_err(|e| view.read_error(segment, e))?;
+        if let (false, Ok(withdrawn)) = (tail.sealed, view.chain.withdraw(env::random_u128())) {
             self.write(&withdrawn).await?.ok();
         }
         Err(error)
@@ -184,15 +209,9 @@ impl Log {
 
     /// Deletes loglets that no chain will name again. What fails stays for the next time.
     async fn retire_dead(&self, view: &View) {
-        let chain = &view.chain;
-        let bound = match &chain.next {
-            Some(Next::Extend { index, .. }) => *index,
-            _ => chain.next_index,
-        };
+        let (live, bound) = view.chain.live();
         for provider in self.store.providers() {
-            let ours = chain.segments.iter().filter(|s| s.config.kind == provider.kind());
-            let live: Vec<u32> = ours.map(|segment| segment.loglet).collect();
-            if let Err(error) = provider.retire(chain.log, &live, bound).await {
+            if let Err(error) = provider.retire(view.chain.log, &live, bound).await {
                 tracing::warn!(log = self.name, %error, "loglets of dropped segments remain");
             }
         }
@@ -217,24 +236,62 @@ impl Log {
                 Ok(view) => view,
                 Err(view) => return Err(moved_on(version, &view)),
             };
-            let old = sealed_segment(&view, index)?.clone();
-            log.copy(&view, &old, number, &config).await?;
-            loop {
-                if sealed_segment(&view, index)?.loglet != old.loglet {
-                    return Err(moved_on(version, &view));
-                }
-                let nonce = env::random_u128();
-                let chain = view.chain.modify(index, number, old.base, config.clone(), nonce);
-                match log.write(&chain.map_err(chain_error)?).await? {
-                    Ok(written) => {
-                        log.retire_dead(&written).await;
-                        return Ok(written);
-                    }
-                    Err(newer) => view = newer,
-                }
+            let modified = log.move_segment(&mut view, index, number, &config, version).await;
+            if modified.is_err() {
+                log.abandon(number).await;
             }
+            modified
         });
         task.await.unwrap_or_else(|error| Err(task_failed(&error)))
+    }
+
+    /// Copies a sealed segment to loglet `number`, and re-points the chain to it.
+    async fn move_segment(
+        self: &Arc<Self>,
+        view: &mut Arc<View>,
+        index: u32,
+        number: u32,
+        config: &LogletConfig,
+        version: u64,
+    ) -> Result<Arc<View>> {
+        let old = sealed_segment(view, index)?.clone();
+        let target = self.copy(view, &old, number, config).await?;
+        loop {
+            if sealed_segment(view, index)?.loglet != old.loglet {
+                return Err(moved_on(version, view));
+            }
+            // What was trimmed while the copy was made stays trimmed.
+            let failed = |error| view.read_error(&old, error);
+            let source = self.loglet(view, &old).await?;
+            let trimmed = source.trim_point().await.map_err(failed)?;
+            target.prefix_trim(trimmed).await.map_err(failed)?;
+            let nonce = env::random_u128();
+            let chain = view.chain.modify(index, number, old.base, config.clone(), nonce);
+            match self.write(&chain.map_err(chain_error)?).await? {
+                Ok(written) => {
+                    // And once more, for a trim that the old chain led to the source.
+                    let trimmed = source.trim_point().await.map_err(failed)?;
+                    target.prefix_trim(trimmed).await.map_err(failed)?;
+                    self.retire_dead(&written).await;
+                    return Ok(written);
+                }
+                Err(newer) => *view = newer,
+            }
+        }
+    }
+
+    /// Gives the number of a copy that came to nothing back, and with it the copy.
+    async fn abandon(self: &Arc<Self>, number: u32) {
+        while let Ok(view) = self.fetch().await {
+            match view.chain.abandon(number, env::random_u128()) {
+                Ok(Some(chain)) => match self.write(&chain).await {
+                    Ok(Ok(written)) => return self.retire_dead(&written).await,
+                    Ok(Err(_)) => {}
+                    Err(_) => return,
+                },
+                _ => return,
+            }
+        }
     }
 
     /// Makes loglet `number` hold what `segment` holds, at the same positions, and seals it.
@@ -244,7 +301,7 @@ impl Log {
         segment: &Segment,
         number: u32,
         config: &LogletConfig,
-    ) -> Result<()> {
+    ) -> Result<Arc<dyn Loglet>> {
         let failed = |error| view.read_error(segment, error);
         let source = self.loglet(view, segment).await?;
         let stop = segment.to_loglet(segment.stop.expect("the segment is sealed"));
@@ -270,7 +327,8 @@ impl Log {
         }
         target.prefix_trim(first).await.map_err(failed)?;
         target.seal().await.map_err(failed)?;
-        same_content(&*source, &*target, first, stop).await.map_err(failed)
+        same_content(&*source, &*target, first, stop).await.map_err(failed)?;
+        Ok(target)
     }
 }
 
@@ -295,6 +353,14 @@ async fn same_content(
         at = last.end();
     }
     Ok(())
+}
+
+/// Whether the chain is where a reconfiguration led, or beyond.
+fn reached(chain: &Chain, target: Option<&Next>) -> bool {
+    match target {
+        Some(Next::Extend { index, .. }) => chain.segments.iter().any(|s| s.index >= *index),
+        _ => chain.life == Life::Ended,
+    }
 }
 
 fn sealed_segment(view: &View, index: u32) -> Result<&Segment> {

@@ -116,6 +116,7 @@ impl Log {
     ) -> Result<Option<LogPos>> {
         let view = self.fetch().await?;
         // It may have gone on from the segment that it was sent to first into the ones after it.
+        let mut complete = true;
         for segment in view.chain.segments.iter().filter(|s| s.index >= token.segment) {
             let loglet = self.loglet(&view, segment).await?;
             let to = segment.to_loglet(segment.stop.unwrap_or(tail).max(segment.start));
@@ -123,14 +124,16 @@ impl Log {
                 true => token.from.clamp(segment.base, to),
                 false => segment.base,
             };
-            let found = sightings(&*loglet, segment, &[token.writer], from, to).await;
-            let found = found.map_err(|error| view.read_error(segment, error))?;
-            if let Some(position) = locate(&found, token.writer, token.seq) {
+            let look = sightings(&*loglet, segment, &[token.writer], from, to).await;
+            let look = look.map_err(|error| view.read_error(segment, error))?;
+            complete &= look.complete;
+            if let Some(position) = locate(&look.found, token.writer, token.seq) {
                 return Ok(Some(position));
             }
         }
         match view.chain.segment(token.segment) {
             None => Err(crate::log::trimmed(view.chain.first())),
+            Some(_) if !complete => Err(crate::log::trimmed(self.first().await?)),
             Some(segment) if segment.stop.is_some() && at_rest => Ok(None),
             Some(_) => Err(Error::new(
                 ErrorCode::Unavailable,
@@ -143,6 +146,14 @@ impl Log {
 
 /// Batches in a stretch of a loglet, by their writer's mark.
 pub(crate) type Found = BTreeMap<(WriterId, u64), Sighting>;
+
+/// What a look at a stretch of a loglet gave.
+#[derive(Debug, Default)]
+pub(crate) struct Look {
+    pub(crate) found: Found,
+    /// Whether every position was read: a part that was trimmed meanwhile says nothing of absence.
+    pub(crate) complete: bool,
+}
 
 /// A batch of the writer, as it stands in the log.
 #[derive(Clone, Copy, Debug)]
@@ -162,11 +173,19 @@ pub(crate) async fn sightings(
     writers: &[WriterId],
     from: LogletPos,
     to: LogletPos,
-) -> Result<Found, LogletError> {
+) -> Result<Look, LogletError> {
     let mut found = Found::new();
+    let mut complete = true;
     let mut at = from;
     while at < to {
-        let batches = loglet.read(at, to, STEP_BYTES).await?;
+        let batches = match loglet.read(at, to, STEP_BYTES).await {
+            Err(LogletError::Trimmed { first_kept }) if first_kept > at => {
+                complete = false;
+                at = first_kept;
+                continue;
+            }
+            other => other?,
+        };
         let Some(last) = batches.last() else { break };
         at = last.end();
         for batch in batches {
@@ -181,7 +200,7 @@ pub(crate) async fn sightings(
             }
         }
     }
-    Ok(found)
+    Ok(Look { found, complete })
 }
 
 /// Where the entry with this sequence number is, if it was sighted.

@@ -147,8 +147,14 @@ impl Store {
         self.directory.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Makes a new log: its first loglet, then its chain. Of several who race one wins.
-    async fn create(&self, name: &str, loglet: Option<&str>, version: u64) -> Result<Created> {
+    /// Makes a new log: its first loglet, then its chain. Of several who race one wins; `None` for
+    /// the others.
+    async fn create(
+        &self,
+        name: &str,
+        loglet: Option<&str>,
+        version: u64,
+    ) -> Result<Option<Chain>> {
         let config = self.plan(loglet.unwrap_or(self.default_loglet))?;
         let log = LogId(env::random_u128());
         let provider = self.provider(&config.kind)?;
@@ -159,13 +165,13 @@ impl Store {
         })?;
         let chain = Chain::new(log, version + 1, env::random_u128(), config);
         match self.metastore.put_if(name, Some(chain.encode()), version).await {
-            Ok(_) => Ok(Created::Ours(chain)),
+            Ok(_) => Ok(Some(chain)),
             Err(MetaError::Conflict { .. }) => {
                 // Nobody will ever name this loglet.
                 if let Err(error) = provider.retire(log, &[], 1).await {
                     tracing::warn!(name, %error, "an unused loglet remains");
                 }
-                Ok(Created::Lost)
+                Ok(None)
             }
             Err(error) => Err(meta_error(error)),
         }
@@ -181,7 +187,7 @@ impl Store {
             if !create {
                 return Err(no_such_log(name));
             }
-            if let Created::Ours(chain) = self.create(name, loglet, versioned.version).await? {
+            if let Some(chain) = self.create(name, loglet, versioned.version).await? {
                 return Ok(chain);
             }
         }
@@ -206,11 +212,6 @@ impl Drop for Store {
             _ => close(),
         }
     }
-}
-
-enum Created {
-    Ours(Chain),
-    Lost,
 }
 
 fn no_such_log(name: &str) -> Error {
@@ -423,7 +424,7 @@ impl Store {
     async fn create_new(&self, name: &str, loglet: Option<&str>) -> Result<()> {
         let versioned = self.metastore.get(name).await.map_err(meta_error)?;
         let free = decode_chain(name, &versioned)?.is_none();
-        if free && let Created::Ours(_) = self.create(name, loglet, versioned.version).await? {
+        if free && self.create(name, loglet, versioned.version).await?.is_some() {
             return Ok(());
         }
         let message = format!("there is a log `{name}` already: open it, or delete it first");

@@ -114,19 +114,29 @@ impl VirtualLog {
     ) -> Result<Option<Appended>> {
         let mut out = VecDeque::new();
         let mut done: Option<Appended> = None;
-        let mut payloads = payloads.into_iter();
+        let mut payloads = payloads.into_iter().map(Into::<Bytes>::into).peekable();
         loop {
-            let payload = if out.len() < APPEND_ALL_OUT_MAX { payloads.next() } else { None };
-            match payload {
-                Some(payload) => out.push_back(self.append(payload)),
-                None => {
-                    let Some(append) = out.pop_front() else { return Ok(done) };
-                    let position = append.await?;
-                    let first = done.map_or(position, |done| done.first);
-                    let count = done.map_or(0, |done| done.count) + 1;
-                    done = Some(Appended { first, last: position, count });
+            let room = out.len() < APPEND_ALL_OUT_MAX;
+            if room && let Some(payload) = payloads.peek() {
+                let append = match out.is_empty() {
+                    true => Ok(self.append(payload.clone())),
+                    false => self.append_nowait(payload.clone()),
+                };
+                match append {
+                    Err(error) if error.code() == ErrorCode::Busy => {}
+                    append => {
+                        // The first failure is the one to tell: that of the oldest.
+                        out.push_back(append.unwrap_or_else(Append::failed));
+                        payloads.next();
+                        continue;
+                    }
                 }
             }
+            let Some(append) = out.pop_front() else { return Ok(done) };
+            let position = append.await?;
+            let first = done.map_or(position, |done| done.first);
+            let count = done.map_or(0, |done| done.count) + 1;
+            done = Some(Appended { first, last: position, count });
         }
     }
 
@@ -184,7 +194,13 @@ impl VirtualLog {
                 return Ok(Tail { position: stop, sealed: true });
             }
             let Some(active) = &view.active else { return Err(view.over()) };
-            let tail = active.check_tail().await.map_err(|e| view.read_error(segment, e))?;
+            let tail = match active.check_tail().await {
+                Ok(tail) => tail,
+                Err(error) => {
+                    self.log.if_outdated(&view, segment, error).await?;
+                    continue;
+                }
+            };
             if !tail.sealed {
                 view.learn_tail(tail.position);
                 return Ok(Tail { position: segment.to_log(tail.position), sealed: false });
@@ -257,15 +273,33 @@ impl VirtualLog {
             beyond if beyond > tail => (tail, Some(TrimLimit::Tail)),
             exact => (exact, None),
         };
-        if wanted > first {
-            let view = self.log.truncate(wanted, None).await?;
-            // The last segment that starts there: the ones before it are dead or empty.
-            let segment = view.chain.locate(wanted).unwrap_or(view.chain.active());
-            let loglet = self.log.loglet(&view, segment).await?;
-            let kept = loglet.prefix_trim(segment.to_loglet(wanted)).await;
-            kept.map_err(|error| view.read_error(segment, error))?;
+        if wanted > first && !self.trim_to(wanted).await? {
+            // Somebody else trimmed further meanwhile.
+            let (effective, limited_by) =
+                (self.log.first().await?, Some(TrimLimit::AlreadyTrimmed));
+            return Ok(Trimmed { requested, effective, limited_by });
         }
         Ok(Trimmed { requested, effective: wanted, limited_by })
+    }
+
+    /// False: the chain begins beyond it already.
+    async fn trim_to(&self, wanted: LogPos) -> Result<bool> {
+        loop {
+            let view = self.log.truncate(wanted, None).await?;
+            if wanted < view.chain.first() {
+                return Ok(false);
+            }
+            // The last segment that starts there: the ones before it are dead or empty.
+            let segment = view.chain.locate(wanted).unwrap_or(view.chain.active());
+            let trimmed = match self.log.try_loglet(&view, segment).await {
+                Ok(loglet) => loglet.prefix_trim(segment.to_loglet(wanted)).await,
+                Err(error) => Err(error),
+            };
+            match trimmed {
+                Ok(_) => return Ok(true),
+                Err(error) => self.log.if_outdated(&view, segment, error).await?,
+            }
+        }
     }
 
     /// Ends the log for good and gives its final tail. Appends say `SEALED` from then on; reading
@@ -277,8 +311,11 @@ impl VirtualLog {
         self.log.check_writable()?;
         self.timed(async {
             let view = self.log.fetch().await?;
-            if view.chain.life == Life::Open {
-                self.log.reconfigure(None, view.chain.version).await?;
+            if view.chain.life == Life::Open
+                && let Err(error) = self.log.reconfigure(None, view.chain.version).await
+                && self.log.fetch().await?.chain.life != Life::Ended
+            {
+                return Err(error);
             }
             self.tail().await
         })

@@ -30,11 +30,13 @@ enum Then {
     Hold,
 }
 
+type Held = (Arc<dyn Loglet>, Batch, Ack);
+
 #[derive(Debug)]
 struct Script {
     memory: MemoryProvider,
     then: Mutex<VecDeque<Then>>,
-    held: Mutex<Vec<(Arc<dyn Loglet>, Batch, Ack)>>,
+    held: Mutex<Vec<Held>>,
     /// Writers whose batch was refused: their later ones are too (contract L10).
     refused: Mutex<HashSet<WriterId>>,
 }
@@ -52,6 +54,13 @@ impl Script {
 
     fn held(&self) -> usize {
         self.held.lock().expect("no panic").len()
+    }
+
+    /// Answers the oldest that is held, without storing it.
+    fn answer(&self, outcome: Result<LogletPos, LogletError>) {
+        let (_, batch, ack) = self.held.lock().expect("no panic").remove(0);
+        self.refused.lock().expect("no panic").insert(batch.header().writer);
+        ack.complete(outcome);
     }
 
     fn let_go(&self) {
@@ -372,6 +381,87 @@ async fn what_is_under_way_is_undecided() {
     log.flush().await.expect("both went into the next segment");
     assert_eq!(log.resolve(&token).await.expect("decided"), Some(LogPos(1)));
     assert_eq!(texts(&log).await, ["held", "collected"]);
+}
+
+/// Batches that are out stay at one loglet: else one could be told that it failed, definitely,
+/// while its copy is in the log, and the one behind it would stand before it.
+#[tokio::test(start_paused = true)]
+async fn a_swap_between_two_batches_keeps_their_order() {
+    let (log, script) = open(WIDE).await;
+    script.then([Then::Hold]);
+    let first = log.append("first");
+    log.reconfig_extend("scripted", None).await.expect("swapped");
+    let second = log.append_many(["second", "third"]);
+    script.let_go();
+    assert_eq!(first.await.expect("goes on in the next segment"), LogPos(0));
+    assert_eq!(second.await.expect("behind it"), LogPos(1));
+    assert_eq!(texts(&log).await, ["first", "second", "third"]);
+}
+
+/// A batch behind a refused one meets the seal: it must not go out again.
+#[tokio::test(start_paused = true)]
+async fn what_is_behind_a_refused_batch_stays_out() {
+    let (log, script) = open(WIDE).await;
+    script.then([Then::Hold, Then::Hold]);
+    let full = log.append("full");
+    let behind = log.append_many(["behind"]);
+    assert_eq!(script.held(), 2);
+    script.answer(Err(LogletError::Refused(Error::new(ErrorCode::DiskFull, "full"))));
+    assert_eq!(full.await.expect_err("refused").code(), ErrorCode::DiskFull);
+    log.reconfig_extend("scripted", None).await.expect("swapped");
+    script.let_go();
+    let error = behind.await.expect_err("behind a refused one");
+    assert!(!error.is_in_doubt(), "{error:?}");
+    assert_eq!(log.append("on").await.expect("goes on"), LogPos(0));
+    assert_eq!(texts(&log).await, ["on"]);
+}
+
+/// A handle that slept through an extend and a trim learns it from a loglet that is gone.
+#[tokio::test]
+async fn a_handle_that_slept_catches_up() {
+    let name = "memory:a-handle-that-slept";
+    let asleep = VirtualLog::open(name).await.expect("opens");
+    let mut follower = asleep.subscribe(virtuallog::Start::Tail).await.expect("subscribed");
+    let awake = VirtualLog::open(name).await.expect("opens");
+    awake.append("old").await.expect("appended");
+    for _ in 0..2 {
+        awake.reconfig_extend("memory", None).await.expect("swapped");
+    }
+    awake.prefix_trim(LogPos(1)).await.expect("trimmed");
+    assert_eq!(follower.next().await.expect_err("gone").code(), ErrorCode::Trimmed);
+    assert_eq!(asleep.append("new").await.expect("appended"), LogPos(1));
+    assert_eq!(asleep.check_tail().await.expect("tail").position, LogPos(2));
+    let another = VirtualLog::open(name).await.expect("opens");
+    virtuallog::delete(name).await.expect("deleted");
+    assert_eq!(another.check_tail().await.expect_err("deleted").code(), ErrorCode::NotFound);
+}
+
+#[tokio::test]
+async fn close_ends_what_waits() {
+    let log = VirtualLog::open("memory:").await.expect("opens");
+    let mut follower = log.subscribe(virtuallog::Start::Tail).await.expect("subscribed");
+    let waiting = tokio::spawn(async move { follower.next().await });
+    tokio::task::yield_now().await;
+    log.close().await.expect("closes");
+    assert_eq!(waiting.await.expect("runs").expect_err("closed").code(), ErrorCode::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn append_all_takes_no_more_than_there_is_room_for() {
+    let (log, script) = open(10_000).await;
+    script.then([Then::Hold]);
+    let taken = std::sync::atomic::AtomicUsize::new(0);
+    let payloads = (0..1000).map(|_| {
+        taken.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        vec![b'x'; 936]
+    });
+    let all = log.append_all(payloads);
+    tokio::pin!(all);
+    assert!(futures_util::poll!(&mut all).is_pending());
+    assert_eq!(taken.load(std::sync::atomic::Ordering::Relaxed), 11, "ten fit, one was looked at");
+    script.let_go();
+    let done = all.await.expect("appended").expect("some");
+    assert_eq!((done.first, done.last, done.count), (LogPos(0), LogPos(999), 1000));
 }
 
 /// A target that cannot be made is taken back, and the log goes on as it was.

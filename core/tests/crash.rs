@@ -24,6 +24,7 @@ fn options(planted: Option<PlantedBug>) -> StorageOptions {
         data_file_bytes: 9 << 10,
         index_every_bytes: 1 << 10,
         open_files_max: 4,
+        create: true,
         background: false,
         storage_id: Some(0x5eed),
         planted,

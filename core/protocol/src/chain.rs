@@ -114,6 +114,8 @@ pub struct Chain {
     pub next: Option<Next>,
     /// The next index or loglet number to give out.
     pub next_index: u32,
+    /// Loglet numbers that were taken out for copies under way: alive, though no segment names them.
+    pub reserved: Vec<u32>,
     /// Whether the log can go on.
     pub life: Life,
 }
@@ -160,6 +162,7 @@ impl Chain {
             segments: vec![first],
             next: None,
             next_index: 1,
+            reserved: Vec::new(),
             life: Life::Open,
         };
         chain.assert_invariants();
@@ -286,9 +289,38 @@ impl Chain {
         let mut number = 0;
         let chain = self.change(nonce, |chain| {
             number = chain.take_index();
+            chain.reserved.push(number);
             Ok(())
         })?;
         Ok((chain, number))
+    }
+
+    /// Gives a reserved number up: its copy came to nothing. `None` when it is not reserved.
+    ///
+    /// # Errors
+    /// `Over`.
+    pub fn abandon(&self, loglet: u32, nonce: u128) -> Result<Option<Chain>, ChainError> {
+        if !self.reserved.contains(&loglet) {
+            return Ok(None);
+        }
+        let abandoned = self.change(nonce, |chain| {
+            chain.reserved.retain(|number| *number != loglet);
+            Ok(())
+        });
+        abandoned.map(Some)
+    }
+
+    /// The loglet numbers that must not be deleted, and the bound below which no other will ever be
+    /// made: a number that is dead in one version is dead in all later ones.
+    #[must_use]
+    pub fn live(&self) -> (Vec<u32>, u32) {
+        let named = self.segments.iter().map(|segment| segment.loglet);
+        let live = named.chain(self.reserved.iter().copied()).collect();
+        let bound = match &self.next {
+            Some(Next::Extend { index, .. }) => *index,
+            _ => self.next_index,
+        };
+        (live, bound)
     }
 
     /// Re-points a sealed segment to a loglet that already serves the same entries from `base` on.
@@ -303,7 +335,7 @@ impl Chain {
         config: LogletConfig,
         nonce: u128,
     ) -> Result<Chain, ChainError> {
-        if loglet >= self.next_index || self.segments.iter().any(|s| s.loglet == loglet) {
+        if !self.reserved.contains(&loglet) {
             return Err(ChainError::Broken("the loglet number was not reserved"));
         }
         self.change(nonce, |chain| {
@@ -313,6 +345,7 @@ impl Chain {
                 .find(|segment| segment.index == index && segment.stop.is_some())
                 .ok_or(ChainError::NoSegment(index))?;
             (segment.loglet, segment.base, segment.config) = (loglet, base, config);
+            chain.reserved.retain(|number| *number != loglet);
             Ok(())
         })
     }
@@ -417,10 +450,11 @@ impl Chain {
         if self.life != Life::Open && self.next.is_some() {
             return broken("a log that is over has no next");
         }
-        let mut numbers: Vec<u32> = self.segments.iter().map(|s| s.loglet).collect();
+        let named = self.segments.iter().map(|s| s.loglet);
+        let mut numbers: Vec<u32> = named.chain(self.reserved.iter().copied()).collect();
         numbers.sort_unstable();
         if numbers.windows(2).any(|pair| pair[0] == pair[1]) {
-            return broken("no loglet stands for two segments");
+            return broken("no loglet number is used twice");
         }
         let pending = match &self.next {
             Some(Next::Extend { index, .. }) => Some(*index),
@@ -496,6 +530,8 @@ mod wire {
         ended: bool,
         #[prost(string, optional, tag = "9")]
         moved_to: Option<String>,
+        #[prost(uint32, repeated, tag = "10")]
+        reserved: Vec<u32>,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -575,6 +611,7 @@ mod wire {
                 segments: chain.segments.iter().map(segment).collect(),
                 next: chain.next.as_ref().map(next),
                 next_index: chain.next_index,
+                reserved: chain.reserved.clone(),
                 ended: chain.life == Life::Ended,
                 moved_to: match &chain.life {
                     Life::Moved { url } => Some(url.clone()),
@@ -616,6 +653,7 @@ mod wire {
                 segments: wire.segments.into_iter().map(segment).collect::<Result<_, _>>()?,
                 next: wire.next.map(next).transpose()?,
                 next_index: wire.next_index,
+                reserved: wire.reserved,
                 life: match (wire.ended, wire.moved_to) {
                     (true, _) => Life::Ended,
                     (false, Some(url)) => Life::Moved { url },

@@ -77,8 +77,19 @@ fn modify_takes_a_reserved_number_and_keeps_boundaries() {
     let open = chain.modify(1, number, LogletPos(0), config("cold"), 9);
     assert_eq!(open, Err(ChainError::NoSegment(1)));
     let modified = chain.modify(0, number, LogletPos(4), config("cold"), 9).expect("sealed");
+    assert_eq!((chain.live(), modified.live()), ((vec![0, 1, 2], 3), (vec![2, 1], 3)));
     let segment = modified.segment(0).expect("still there");
     assert_eq!((segment.loglet, segment.to_loglet(LogPos(1))), (2, LogletPos(5)));
+}
+
+#[test]
+fn a_number_is_alive_from_reserve_to_modify_or_abandon() {
+    let (chain, number) = extended(&new(), 100).reserve(9).expect("open");
+    let cut = chain.truncate(LogPos(100), 9).expect("open").expect("one dead segment");
+    assert_eq!(cut.live(), (vec![1, number], number + 1));
+    let abandoned = cut.abandon(number, 9).expect("open").expect("it was reserved");
+    assert_eq!((abandoned.live().0, abandoned.abandon(number, 9)), (vec![1], Ok(None)));
+    assert!(abandoned.modify(0, number, LogletPos(0), config("cold"), 9).is_err());
 }
 
 #[test]

@@ -70,9 +70,15 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// What is to be published in the file `extent` of a loglet in this state.
+    /// What is to be published in the file `extent` of a loglet in this state. A file that another
+    /// follows says only that it is complete up to there: slots are written one after the other, and
+    /// a reader that sees this one and not yet the next must not hear of what the next one holds.
     pub(crate) fn of(state: &LogletState, extent: Extent) -> Slot {
-        Slot { tail: state.tail, sealed: state.sealed, trim: state.trim, extent }
+        let (tail, sealed) = match state.extent_after(extent.base) {
+            Some(next) => (next.base, false),
+            None => (state.tail, state.sealed),
+        };
+        Slot { tail, sealed, trim: state.trim, extent }
     }
 
     pub(crate) fn write(&self, file: &dyn DiskFile, key: FileKey) -> io::Result<()> {
@@ -140,6 +146,13 @@ impl Slot {
         crc.update(&bytes[..SLOT_LEN - 4]);
         crc.finish()
     }
+}
+
+fn damaged_header(path: &Path) -> StorageError {
+    StorageError::Corrupt(format!(
+        "`{}` at byte 0: header is damaged or not of this store and loglet: restore it",
+        path.display()
+    ))
 }
 
 fn header(storage_id: u128, (id, base): FileKey) -> [u8; HEADER_LEN] {
@@ -241,12 +254,21 @@ impl DataFiles {
     /// # Errors
     /// `Corrupt` when it is missing or another store's or loglet's file.
     pub(crate) fn get(&self, key: FileKey) -> Result<Arc<dyn DiskFile>, StorageError> {
+        let short = || damaged_header(&self.path(key));
+        self.get_if_made(key)?.ok_or_else(short)
+    }
+
+    /// As [`get`](Self::get); `None` when the file is being made and has no whole header page yet.
+    pub(crate) fn get_if_made(
+        &self,
+        key: FileKey,
+    ) -> Result<Option<Arc<dyn DiskFile>>, StorageError> {
         let mut table = self.table();
         table.clock += 1;
         let clock = table.clock;
         if let Some(open) = table.open.get_mut(&key) {
             open.used = clock;
-            return Ok(Arc::clone(&open.file));
+            return Ok(Some(Arc::clone(&open.file)));
         }
         let path = self.path(key);
         let file = self.disk.open(&path, self.mode).map_err(|e| match e.kind() {
@@ -255,17 +277,18 @@ impl DataFiles {
             }
             _ => StorageError::io("open", &path, e),
         })?;
+        let fail = |e| StorageError::io("read", &path, e);
+        // The header is written before the file gets this long.
+        if file.len().map_err(fail)? < DATA_START {
+            return Ok(None);
+        }
         let mut bytes = [0; HEADER_LEN];
-        let read = read_up_to(file.as_ref(), &mut bytes, 0)
-            .map_err(|e| StorageError::io("read", &path, e))?;
+        let read = read_up_to(file.as_ref(), &mut bytes, 0).map_err(fail)?;
         if read < HEADER_LEN || bytes != header(self.storage_id, key) {
-            return Err(StorageError::Corrupt(format!(
-                "`{}` at byte 0: header is damaged or not of this store and loglet: restore it",
-                path.display()
-            )));
+            return Err(damaged_header(&path));
         }
         self.insert(&mut table, key, &file)?;
-        Ok(file)
+        Ok(Some(file))
     }
 
     fn insert(

@@ -47,6 +47,10 @@ pub trait Disk: Send + Sync + Debug {
     fn lock(&self, path: &Path) -> io::Result<LockOutcome>;
     /// Differs from one start of the machine to the next; 0 when the system does not tell.
     fn boot_id(&self) -> u64;
+    /// The process that asks. A fork gives a child its parent's store, and it is told apart by this.
+    fn process(&self) -> u32 {
+        std::process::id()
+    }
 }
 
 /// An open file. Closed when the last handle is dropped.

@@ -130,14 +130,30 @@ impl Poison {
 
     /// Stops the store. The first failure is the one that is told.
     pub(crate) fn set(&self, what: &str, path: &Path, error: io::Error) -> Error {
-        let mut kept = self.error.lock().expect("no panic under this lock");
-        let told = kept.get_or_insert_with(|| {
+        self.stop(|| {
             let message = format!(
                 "a sync failed: cannot {what} `{}`: {error}; close and reopen the store",
                 path.display()
             );
-            tracing::error!("{message}");
             Error::new(ErrorCode::Unavailable, message).with_source(error)
+        })
+    }
+
+    /// Stops the store after a panic: what it has in memory may be half of something.
+    pub(crate) fn panicked(&self) -> Error {
+        self.stop(|| {
+            let message = "a thread of the store panicked: close and reopen the store, and report \
+                           what it wrote to the standard error stream";
+            Error::new(ErrorCode::Unavailable, message)
+        })
+    }
+
+    fn stop(&self, error: impl FnOnce() -> Error) -> Error {
+        let mut kept = self.error.lock().expect("no panic under this lock");
+        let told = kept.get_or_insert_with(|| {
+            let error = error();
+            tracing::error!("{}", error.message());
+            error
         });
         let told = told.clone();
         self.set.store(true, Ordering::Release);

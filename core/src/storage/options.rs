@@ -16,6 +16,9 @@ pub struct StorageOptions {
     pub index_every_bytes: u64,
     /// Most data files that are open at a time.
     pub open_files_max: usize,
+    /// True: a directory that is empty or not there becomes a store. False: that is `NOT_FOUND`, and
+    /// nothing is written.
+    pub create: bool,
     /// False: no threads. Whoever asks commits and keeps house on its own thread, in a fixed order.
     pub background: bool,
     /// The identity of a store that is created; drawn when it is not given.
@@ -53,6 +56,7 @@ impl Default for StorageOptions {
             data_file_bytes: 64 << 20,
             index_every_bytes: 64 << 10,
             open_files_max: 256,
+            create: true,
             background: true,
             storage_id: None,
             #[cfg(any(test, feature = "testing"))]

@@ -83,7 +83,8 @@ impl Source<'_> {
         if extent.start == extent.len {
             return Ok(());
         }
-        let mut at = self.index.locate(key, extent, out.from);
+        let begun = self.index.locate(key, extent, out.from);
+        let mut at = begun;
         let file = self.files.get(key)?;
         let mut walk = Walk { key, above: extent.base, files: self.files };
         let mut want = 0;
@@ -99,7 +100,11 @@ impl Source<'_> {
             at += used;
             want = needed;
         }
-        self.index.stopped(key, walk.above, at);
+        // Where nothing was passed over, nothing is known of the positions before `at` either: they
+        // can be a gap, and the file's base then lies far below.
+        if at > begun {
+            self.index.stopped(key, walk.above, at);
+        }
         Ok(())
     }
 

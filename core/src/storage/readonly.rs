@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 
 use virtuallog_protocol::{LogletId, LogletPos, StampedBatch};
 
-use super::data::{DataFiles, LOGLETS, Slot, loglet_dir, parse_data_file, parse_loglet_dir};
+use super::data::{DataFiles, FileKey, LOGLETS, Slot, loglet_dir, parse_data_file, parse_loglet_dir};
 use super::disk::{Disk, OpenMode};
 use super::error::{Poison, StorageError};
 use super::index::IndexCache;
@@ -184,10 +184,10 @@ impl ReadOnlyStorage {
             (None, None) => return Ok(None),
         };
         let mut extents: Vec<Extent> = Vec::new();
+        // How far the files so far are known to be complete.
+        let mut complete = None;
         for base in bases {
-            let key = (id, base);
-            let slot = Slot::read(self.files.get(key)?.as_ref(), key)
-                .map_err(|e| StorageError::io("read", &self.files.path(key), e))?;
+            let slot = self.slot((id, base))?;
             let from_manifest =
                 known.and_then(|known| known.extents().find(|extent| extent.base == base).copied());
             let extent = match (slot.map(|slot| slot.extent), from_manifest) {
@@ -199,8 +199,17 @@ impl ReadOnlyStorage {
                 },
                 (Some(one), None) | (None, Some(one)) => one,
                 // Made for a commit that is still under way.
-                (None, None) => break,
+                (None, None) => {
+                    state.tail = state.tail.min(base);
+                    break;
+                }
             };
+            // The last slot was read before the owner went on here: it may have added to that file
+            // first. What is known so far is true, and the next look sees the rest.
+            if complete.is_some_and(|complete| complete < base) {
+                break;
+            }
+            complete = slot.map(|slot| slot.tail).max(following(known, base));
             if let Some(slot) = slot {
                 state.tail = state.tail.max(slot.tail);
                 state.trim = state.trim.max(slot.trim);
@@ -215,6 +224,18 @@ impl ReadOnlyStorage {
         state.trim = state.trim.max(state.base);
         state.tail = state.tail.max(state.trim);
         Ok(Some(state))
+    }
+
+    /// What the owner published in a file. `None` when that is nothing so far.
+    fn slot(&self, key: FileKey) -> Result<Option<Slot>, StorageError> {
+        let Some(file) = self.files.get_if_made(key)? else { return Ok(None) };
+        let slot = Slot::read(file.as_ref(), key)
+            .map_err(|e| StorageError::io("read", &self.files.path(key), e))?;
+        if slot.is_none() {
+            // Its commit may be refused, and another file made under the same name.
+            self.files.forget(key);
+        }
+        Ok(slot)
     }
 
     /// The manifest, if slots and bytes can be believed.
@@ -233,6 +254,12 @@ impl ReadOnlyStorage {
             "the machine stopped before this store was closed: open it once for writing to recover",
         )))
     }
+}
+
+/// Where the file after this one starts, as the manifest has it: up to there this one is complete.
+fn following(known: Option<&LogletState>, base: LogletPos) -> Option<LogletPos> {
+    let known = known.filter(|known| known.extents().any(|extent| extent.base == base))?;
+    known.extent_after(base).map(|next| next.base)
 }
 
 fn read_manifest(disk: &dyn Disk, dir: &Path) -> Result<Manifest, Error> {

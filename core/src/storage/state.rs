@@ -155,7 +155,12 @@ impl Loglet {
     /// Replaces the durable state, and tells whoever listens.
     pub(crate) fn publish(&self, next: LogletState) {
         let mut state = self.state.lock().expect("no panic under this lock");
-        assert!(next.holds() && next.tail >= state.tail && next.trim >= state.trim);
+        let fits = next.holds() && next.tail >= state.tail && next.trim >= state.trim;
+        if !fits {
+            // Readers go on with what there was, so no panic under the lock.
+            drop(state);
+            panic!("a commit would leave the loglet {} in no state that there is", self.id);
+        }
         let news = (next.tail, next.sealed);
         let changed = news != (state.tail, state.sealed);
         *state = next;
