@@ -471,6 +471,30 @@ impl Appender {
         tell(answers);
     }
 
+    /// What a wrong resolution would see (see `PlantedBug`).
+    #[cfg(any(test, feature = "testing"))]
+    fn mistake(
+        &self,
+        planted: Option<crate::store::PlantedBug>,
+        mut look: Look,
+        first: LogPos,
+    ) -> Look {
+        use crate::store::PlantedBug::{DoubledResolution, LostResolution};
+        match planted {
+            None => {}
+            Some(DoubledResolution) => look.found.clear(),
+            Some(LostResolution) => {
+                for Sent { batch, .. } in &self.state().sent {
+                    let header = batch.header();
+                    let sighting =
+                        resolve::Sighting { first, count: batch.count(), crc: header.crc };
+                    look.found.entry((header.writer, header.first_seq)).or_insert(sighting);
+                }
+            }
+        }
+        look
+    }
+
     /// Waits until everything submitted so far has its answer, then tells the first failure that
     /// nobody was told of.
     pub(crate) async fn flush(&self) -> Result<()> {
@@ -876,8 +900,11 @@ impl Log {
         let Some(stop) = segment.stop else { return Err(newer.over()) };
         let to = segment.to_loglet(stop);
         let loglet = self.loglet(&newer, segment).await?;
-        resolve::sightings(&*loglet, segment, writers, from.max(segment.base).min(to), to)
-            .await
-            .map_err(|error| newer.read_error(segment, error))
+        let from = from.max(segment.base).min(to);
+        let look = resolve::sightings(&*loglet, segment, writers, from, to).await;
+        let look = look.map_err(|error| newer.read_error(segment, error))?;
+        #[cfg(any(test, feature = "testing"))]
+        let look = self.appender.mistake(self.options.planted, look, newer.chain.first());
+        Ok(look)
     }
 }

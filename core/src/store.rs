@@ -235,6 +235,19 @@ pub(crate) struct Options {
     pub(crate) timeout: Option<Duration>,
     pub(crate) entry_bytes_max: usize,
     pub(crate) in_flight_bytes_max: usize,
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) planted: Option<PlantedBug>,
+}
+
+/// A mistake in the resolution of appends that a seal caught, so that tests can show that they
+/// would see it.
+#[cfg(any(test, feature = "testing"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlantedBug {
+    /// Takes every caught append for absent: those that were stored are in the log twice.
+    DoubledResolution,
+    /// Takes every caught append for stored: those that were not are lost.
+    LostResolution,
 }
 
 /// How to open a log. What is set here goes before what the URL says.
@@ -248,6 +261,8 @@ pub struct Builder {
     entry_bytes_max: Option<usize>,
     in_flight_bytes_max: Option<usize>,
     providers: Vec<Arc<dyn LogletProvider>>,
+    #[cfg(any(test, feature = "testing"))]
+    planted: Option<PlantedBug>,
 }
 
 impl Builder {
@@ -261,7 +276,17 @@ impl Builder {
             entry_bytes_max: None,
             in_flight_bytes_max: None,
             providers: Vec::new(),
+            #[cfg(any(test, feature = "testing"))]
+            planted: None,
         }
+    }
+
+    /// Makes a mistake on purpose.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn planted(mut self, bug: PlantedBug) -> Self {
+        self.planted = Some(bug);
+        self
     }
 
     /// Whether a missing log is created (it is, unless this says no).
@@ -335,6 +360,8 @@ impl Builder {
                 .in_flight_bytes_max
                 .or(url.params.in_flight_bytes_max)
                 .unwrap_or(IN_FLIGHT_BYTES_DEFAULT),
+            #[cfg(any(test, feature = "testing"))]
+            planted: self.planted,
         };
         options.check()?;
         let store = Arc::new(self.store(&url, read_only, create).await?);

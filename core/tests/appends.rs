@@ -9,6 +9,8 @@ use async_trait::async_trait;
 use virtuallog::loglet::{Ack, Loglet, LogletError, LogletProvider};
 use virtuallog::loglets::memory::MemoryProvider;
 use virtuallog::protocol::{Batch, LogId, StampedBatch, WriterId};
+use virtuallog::store::PlantedBug;
+use virtuallog::testing::history::{Final, Outcome, Recorder, What, check};
 use virtuallog::{
     Error, ErrorCode, LogPos, LogletConfig, LogletId, LogletPos, Result, Tail, VirtualLog,
 };
@@ -28,6 +30,8 @@ enum Then {
     Full,
     /// It is held until the test lets it go.
     Hold,
+    /// It is stored and answered, as it should be.
+    Store,
 }
 
 type Held = (Arc<dyn Loglet>, Batch, Ack);
@@ -91,7 +95,7 @@ impl Loglet for Scripted {
         let step = self.script.then.lock().expect("no panic").pop_front();
         let seal = || futures_util::future::FutureExt::now_or_never(self.inner.seal());
         match step {
-            None => self.inner.append(batch, ack),
+            None | Some(Then::Store) => self.inner.append(batch, ack),
             Some(Then::StoreThenSeal) => {
                 store(&self.inner, batch);
                 seal().expect("at once").expect("sealed");
@@ -229,6 +233,47 @@ async fn appends_caught_by_a_seal_are_resolved() {
         }
         assert_eq!(texts(&log).await, ["before", "held", "0", "1", "2"], "{caught:?}");
         assert_eq!(log.chain().await.expect("chain").segments.len(), 2);
+    }
+}
+
+/// Appends that seals catch, half of them stored and half not, judged by what the log then holds.
+async fn history_of_caught_appends(planted: Option<PlantedBug>) -> Result<(), String> {
+    let script = Script::new();
+    let builder = VirtualLog::builder("memory:")
+        .provider(Arc::new(ScriptedProvider(script.clone())))
+        .loglet("scripted");
+    let builder = planted.into_iter().fold(builder, virtuallog::Builder::planted);
+    let log = builder.open().await.expect("opens");
+    let recorder = Recorder::default();
+    for value in 0..20u64 {
+        script.then([match value % 4 {
+            0 => Then::StoreThenSeal,
+            2 => Then::SealFirst,
+            _ => Then::Store,
+        }]);
+        let invoked = recorder.now();
+        let outcome = match log.append(value.to_string()).await {
+            Ok(position) => Outcome::Ok(position.0),
+            Err(error) if error.is_in_doubt() => Outcome::Unknown,
+            Err(_) => Outcome::Failed,
+        };
+        recorder.done(invoked, What::Append { value, outcome });
+    }
+    let entries: Vec<(u64, u64)> = texts(&log)
+        .await
+        .iter()
+        .enumerate()
+        .map(|(position, text)| (position as u64, text.parse().expect("a number")))
+        .collect();
+    check(&recorder.take(), &Final { base: 0, tail: entries.len() as u64, entries })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_resolution_is_found() {
+    history_of_caught_appends(None).await.expect("nothing lost, nothing doubled");
+    for bug in [PlantedBug::DoubledResolution, PlantedBug::LostResolution] {
+        let complaint = history_of_caught_appends(Some(bug)).await.expect_err("found");
+        assert!(complaint.contains("I1") || complaint.contains("I2"), "{bug:?}: {complaint}");
     }
 }
 

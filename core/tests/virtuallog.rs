@@ -1,9 +1,11 @@
 //! The operations of a virtual log, on `memory:` and `file:`: each test runs on both.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use futures_util::StreamExt;
-use virtuallog::{Entry, ErrorCode, LogPos, Start, TrimLimit, VirtualLog};
+use virtuallog::testing::history::{Final, Outcome, Recorder, What, check};
+use virtuallog::{Entry, ErrorCode, LogPos, Start, Tail, TrimLimit, VirtualLog};
 
 /// Runs a test on a memory log and on a file log.
 macro_rules! on_both {
@@ -102,34 +104,50 @@ async fn a_batch_is_contiguous_and_has_limits(url: &str, _loglet: &str) {
     assert_eq!(last[0].payload, mib);
 }
 
+/// Appenders, tail checkers, a follower and swaps race; the history checker judges what they saw.
 async fn swaps_under_load_lose_nothing(url: &str, loglet: &str) {
-    let log = open(url).await;
-    let writers: Vec<_> = (0..8)
+    let (log, recorder) = (open(url).await, Arc::new(Recorder::default()));
+    let follower = log.subscribe(Start::First).await.expect("subscribed");
+    let writers: Vec<_> = (0..8u64)
         .map(|writer| {
-            let log = log.clone();
+            let (log, recorder) = (log.clone(), recorder.clone());
             tokio::spawn(async move {
-                let mut positions = Vec::new();
                 for n in 0..500 {
-                    let text = format!("{writer}.{n}");
-                    positions.push((log.append(text.clone()).await.expect("appended"), text));
+                    let (value, invoked) = (writer * 1000 + n, recorder.now());
+                    let position = log.append(value.to_string()).await.expect("appended").0;
+                    recorder.done(invoked, What::Append { value, outcome: Outcome::Ok(position) });
+                    if n % 10 == 0 {
+                        let invoked = recorder.now();
+                        let Tail { position, sealed } = log.check_tail().await.expect("tail");
+                        recorder.done(invoked, What::Tail { position: position.0, sealed });
+                    }
                 }
-                positions
             })
         })
         .collect();
+    let seen = recorder.clone();
+    let follower = tokio::spawn(async move {
+        let mut follower = follower.take(4000);
+        let mut invoked = seen.now();
+        while let Some(entry) = follower.next().await {
+            let entry = entry.expect("entry");
+            let value = payload(&entry).parse().expect("a number");
+            seen.done(invoked, What::Value { position: entry.position.0, value });
+            invoked = seen.now();
+        }
+    });
     for _ in 0..20 {
         log.reconfig_extend(loglet, None).await.expect("swapped");
     }
-    let mut acked = Vec::new();
-    for writer in writers {
-        let positions = writer.await.expect("runs");
-        assert!(positions.windows(2).all(|pair| pair[0].0 < pair[1].0), "one writer's order");
-        acked.extend(positions);
+    for task in writers.into_iter().chain([follower]) {
+        task.await.expect("runs");
     }
-    acked.sort();
     let entries = all(&log).await;
-    let read: Vec<_> = entries.iter().map(|e| (e.position, payload(e))).collect();
-    assert_eq!(read, acked);
+    let number = |entry: &Entry| payload(entry).parse().expect("a number");
+    let entries: Vec<_> = entries.iter().map(|entry| (entry.position.0, number(entry))).collect();
+    let last = Final { base: 0, tail: entries.len() as u64, entries };
+    assert_eq!(last.tail, 4000);
+    check(&recorder.take(), &last).expect("linearizable");
     assert_eq!(log.chain().await.expect("chain").segments.len(), 21);
 }
 
