@@ -17,20 +17,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
-use virtuallog_protocol::limits::{BATCH_BYTES_MAX, BATCH_ENTRIES_MAX};
-use virtuallog_protocol::{Batch, BatchBuilder, LogPos, LogletPos, WriterId};
+use virtuallog_protocol::{Batch, LogPos, LogletPos, WriterId};
 
 use crate::env;
 use crate::error::{Error, ErrorCode, Result};
 use crate::log::{Log, View};
 use crate::loglet::{Ack, LogletError};
+use crate::parcel::{Entries, Parcel, Payloads};
 use crate::resolve::{self, Life, Lives, Look, Token};
 use crate::ticket::{Append, Ticket, deadline};
 
 /// Most batches of one writer that are out at once. More than one only when batches are full.
 const BATCHES_OUT_MAX: usize = 8;
-/// What an entry counts in the window besides its payload, so that empty entries fill it too.
-const ENTRY_WEIGHT: usize = 64;
 /// Failed batches that are remembered for `flush` at most.
 const FAILURES_MAX: usize = 1024;
 
@@ -72,32 +70,6 @@ struct State {
     closed: bool,
 }
 
-/// Entries that go out as one batch.
-#[derive(Debug)]
-struct Parcel {
-    entries: Entries,
-    /// Writer and sequence number of its first entry, and where the log ended when that came.
-    mark: Option<Token>,
-    /// Says that something of this life is under way.
-    life: Option<Arc<Life>>,
-    ticket: Arc<Ticket>,
-    /// Tickets of entries that had to wait for the window, with their index in the batch.
-    latecomers: Vec<(Arc<Ticket>, u64)>,
-    /// Whether a caller holds `ticket` itself.
-    held: bool,
-    since: Option<Instant>,
-    weight: usize,
-}
-
-#[derive(Debug)]
-enum Entries {
-    Collected(BatchBuilder),
-    /// Framed before, and proved absent from the segment that it was sent to.
-    Framed(Batch),
-    /// On the way: the batch is beside the parcel.
-    Out,
-}
-
 /// What is to be done next.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "a box would cost every append an allocation")]
@@ -128,8 +100,7 @@ impl Sent {
 
 #[derive(Debug)]
 struct Waiting {
-    payloads: Vec<Bytes>,
-    together: bool,
+    payloads: Payloads,
     weight: usize,
     ticket: Arc<Ticket>,
     since: Instant,
@@ -151,64 +122,6 @@ impl Barrier {
 
 /// Tickets with their answer, to be told when no lock is held.
 type Answers = Vec<(Parcel, Result<LogPos>)>;
-
-impl Parcel {
-    fn empty(capacity: usize) -> Self {
-        Self {
-            entries: Entries::Collected(BatchBuilder::with_capacity(capacity)),
-            mark: None,
-            life: None,
-            ticket: Arc::default(),
-            latecomers: Vec::new(),
-            held: false,
-            since: None,
-            weight: 0,
-        }
-    }
-
-    fn builder(&mut self) -> &mut BatchBuilder {
-        match &mut self.entries {
-            Entries::Collected(builder) => builder,
-            _ => unreachable!("only the open parcel is collected into"),
-        }
-    }
-
-    /// Names the entries to come, so that one can be looked up whatever happens to it.
-    fn begin(&mut self, life: &Arc<Life>, token: Token) {
-        let _ = self.ticket.token.set(token.clone());
-        self.mark = Some(token);
-        self.life = Some(life.clone());
-        self.since = Some(Instant::now());
-    }
-
-    fn token(&self) -> &Token {
-        self.mark.as_ref().expect("a parcel begins with its first entry")
-    }
-
-    fn push(&mut self, payload: &[u8]) -> u64 {
-        let builder = self.builder();
-        let index = u64::from(builder.count());
-        builder.push(payload);
-        self.weight += payload.len() + ENTRY_WEIGHT;
-        index
-    }
-
-    /// The tickets that callers hold.
-    fn tickets(&self) -> impl Iterator<Item = &Arc<Ticket>> {
-        let own = self.held.then_some(&self.ticket);
-        own.into_iter().chain(self.latecomers.iter().map(|(ticket, _)| ticket))
-    }
-
-    fn settle(self, outcome: &Result<LogPos>) {
-        for (ticket, index) in self.latecomers {
-            ticket.settle(match outcome {
-                Ok(first) => Ok(first.plus(index)),
-                Err(error) => Err(error.clone().for_entry(index)),
-            });
-        }
-        self.ticket.settle(outcome.clone());
-    }
-}
 
 /// A look-up that is dropped half way, by a panic or with its runtime, leaves appends in doubt: they
 /// are told so and not left hanging.
@@ -259,37 +172,15 @@ impl Appender {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Submits one entry, in call order.
-    pub(crate) fn append(&self, log: &Arc<Log>, payload: Bytes, full: WhenFull) -> Result<Append> {
-        log.check_writable()?;
-        check_entry(log, &payload)?;
-        let weight = payload.len() + ENTRY_WEIGHT;
-        let (append, due) = {
-            let mut state = self.state();
-            state.check_open()?;
-            if let Some(refused) = state.turn_away(full) {
-                return refused;
-            }
-            let append = match state.has_room(log, weight) {
-                true => state.admit_one(log, &payload, weight),
-                false => state.wait(vec![payload], false, weight, full)?,
-            };
-            (append, state.next_due())
-        };
-        self.watch(log);
-        self.run(log, due);
-        Ok(append)
-    }
-
-    /// Submits entries as one batch: atomic and contiguous.
-    pub(crate) fn append_many(
+    /// Submits entries, in call order.
+    pub(crate) fn submit(
         &self,
         log: &Arc<Log>,
-        payloads: Vec<Bytes>,
+        payloads: Payloads,
         full: WhenFull,
     ) -> Result<Append> {
         log.check_writable()?;
-        let weight = check_batch(log, &payloads)?;
+        let weight = payloads.check(&log.options)?;
         let (append, due) = {
             let mut state = self.state();
             state.check_open()?;
@@ -297,8 +188,8 @@ impl Appender {
                 return refused;
             }
             let append = match state.has_room(log, weight) {
-                true => state.admit_many(log, &payloads, weight),
-                false => state.wait(payloads, true, weight, full)?,
+                true => state.admit(log, &payloads, weight),
+                false => state.wait(payloads, weight, full)?,
             };
             (append, state.next_due())
         };
@@ -307,22 +198,11 @@ impl Appender {
         Ok(append)
     }
 
-    /// As `append` or `append_many`, for a caller that lends its thread: when nothing is under way
+    /// As [`submit`](Self::submit), for a caller that lends its thread: when nothing is under way
     /// the loglet may write and sync on it.
-    pub(crate) fn append_here(
-        &self,
-        log: &Arc<Log>,
-        payloads: Vec<Bytes>,
-        together: bool,
-    ) -> Result<Append> {
+    pub(crate) fn submit_here(&self, log: &Arc<Log>, payloads: Payloads) -> Result<Append> {
         log.check_writable()?;
-        let weight = match together {
-            true => check_batch(log, &payloads)?,
-            false => payloads[0].len() + ENTRY_WEIGHT,
-        };
-        if !together {
-            check_entry(log, &payloads[0])?;
-        }
+        let weight = payloads.check(&log.options)?;
         let mut state = self.state();
         state.check_open()?;
         if let Some(refused) = state.turn_away(WhenFull::Wait) {
@@ -330,12 +210,9 @@ impl Appender {
         }
         if !state.is_idle() {
             drop(state);
-            return match together {
-                true => self.append_many(log, payloads, WhenFull::Wait),
-                false => self.append(log, payloads[0].clone(), WhenFull::Wait),
-            };
+            return self.submit(log, payloads, WhenFull::Wait);
         }
-        let append = state.admit_many(log, &payloads, weight);
+        let append = state.admit(log, &payloads, weight);
         let due = state.next_due();
         drop(state);
         self.watch(log);
@@ -613,14 +490,23 @@ impl State {
         self.waiting.is_empty() && fits
     }
 
-    fn admit_one(&mut self, log: &Log, payload: &[u8], weight: usize) -> Append {
-        let index = self.push_to_open(log, payload, weight);
-        self.open.held = true;
-        Append::of(self.open.ticket.clone(), index)
+    fn admit(&mut self, log: &Log, payloads: &Payloads, weight: usize) -> Append {
+        match payloads {
+            Payloads::One(payload) => {
+                let index = self.push_to_open(log, payload, weight);
+                self.open.held = true;
+                Append::of(self.open.ticket.clone(), index)
+            }
+            Payloads::Together(payloads) => {
+                let parcel = self.push_together(log, payloads, weight);
+                parcel.held = true;
+                Append::of(parcel.ticket.clone(), 0)
+            }
+        }
     }
 
     /// A parcel of its own, so that nothing gets between its entries.
-    fn admit_many(&mut self, log: &Log, payloads: &[Bytes], weight: usize) -> Append {
+    fn push_together(&mut self, log: &Log, payloads: &[Bytes], weight: usize) -> &mut Parcel {
         self.close_open();
         self.weight += weight;
         let mut parcel = Parcel::empty(weight);
@@ -629,17 +515,15 @@ impl State {
         for payload in payloads {
             parcel.push(payload);
         }
-        parcel.held = true;
-        let append = Append::of(parcel.ticket.clone(), 0);
         self.ready.push_back(parcel);
-        append
+        self.ready.back_mut().expect("it was just put there")
     }
 
     fn push_to_open(&mut self, log: &Log, payload: &[u8], weight: usize) -> u64 {
         if !self.open.builder().fits(payload.len()) {
             self.close_open();
         }
-        if self.open.mark.is_none() {
+        if self.open.since.is_none() {
             let token = self.token(log);
             self.open.begin(&self.life, token);
         }
@@ -663,13 +547,7 @@ impl State {
         }
     }
 
-    fn wait(
-        &mut self,
-        payloads: Vec<Bytes>,
-        together: bool,
-        weight: usize,
-        full: WhenFull,
-    ) -> Result<Append> {
+    fn wait(&mut self, payloads: Payloads, weight: usize, full: WhenFull) -> Result<Append> {
         if full == WhenFull::Refuse {
             let message = "the window of appends in flight is full: await some of them, \
                            or open the log with a larger `in_flight_bytes_max`";
@@ -678,7 +556,7 @@ impl State {
         let ticket = Arc::new(Ticket::waiting());
         let append = Append::of(ticket.clone(), 0);
         let since = Instant::now();
-        self.waiting.push_back(Waiting { payloads, together, weight, ticket, since });
+        self.waiting.push_back(Waiting { payloads, weight, ticket, since });
         Ok(append)
     }
 
@@ -690,7 +568,7 @@ impl State {
             if waiting.weight > room && self.weight > 0 {
                 return;
             }
-            let Waiting { payloads, together, weight, ticket, .. } =
+            let Waiting { payloads, weight, ticket, .. } =
                 self.waiting.pop_front().expect("there is a front");
             if !ticket.admit() {
                 let error = not_sent(ErrorCode::Deadline, "time ran out for an earlier append");
@@ -698,17 +576,15 @@ impl State {
                 self.raise_barrier(&error, failed);
                 return;
             }
-            if together {
-                let _told_by_ticket = self.admit_many(log, &payloads, weight);
-                let parcel = self.ready.back_mut().expect("it was just put there");
-                parcel.held = false;
-                let _ = ticket.token.set(parcel.token().clone());
-                parcel.latecomers.push((ticket, 0));
-            } else {
-                let index = self.push_to_open(log, &payloads[0], weight);
-                let _ = ticket.token.set(self.open.token().plus(index));
-                self.open.latecomers.push((ticket, index));
-            }
+            let (parcel, index) = match &payloads {
+                Payloads::One(payload) => {
+                    let index = self.push_to_open(log, payload, weight);
+                    (&mut self.open, index)
+                }
+                Payloads::Together(payloads) => (self.push_together(log, payloads, weight), 0),
+            };
+            let _ = ticket.token.set(parcel.token().plus(index));
+            parcel.latecomers.push((ticket, index));
         }
     }
 
@@ -850,38 +726,6 @@ fn tell(answers: Answers) {
 
 fn not_sent(code: ErrorCode, why: &str) -> Error {
     Error::new(code, format!("{why} before this one was sent: it is surely not in the log"))
-}
-
-fn check_entry(log: &Log, payload: &Bytes) -> Result<()> {
-    let max = log.options.entry_bytes_max;
-    if payload.len() <= max {
-        return Ok(());
-    }
-    let message = format!(
-        "entry of {} bytes is over the limit of {max}: split it, or open the log with a larger \
-         `entry_bytes_max`",
-        payload.len()
-    );
-    Err(Error::new(ErrorCode::TooLarge, message))
-}
-
-/// The weight of a batch that keeps within the limits.
-fn check_batch(log: &Log, payloads: &[Bytes]) -> Result<usize> {
-    if payloads.is_empty() {
-        return Err(Error::invalid("an empty batch takes no position: append at least one entry"));
-    }
-    let bytes: usize = payloads.iter().map(Bytes::len).sum();
-    let over = |what: String| {
-        Err(Error::new(ErrorCode::TooLarge, format!("{what}: append it in several batches")))
-    };
-    if payloads.len() > BATCH_ENTRIES_MAX {
-        return over(format!("{} entries are over a batch's {BATCH_ENTRIES_MAX}", payloads.len()));
-    }
-    payloads.iter().try_for_each(|payload| check_entry(log, payload))?;
-    if bytes > BATCH_BYTES_MAX && payloads.len() > 1 {
-        return over(format!("{bytes} bytes are over a batch's {BATCH_BYTES_MAX}"));
-    }
-    Ok(bytes + payloads.len() * ENTRY_WEIGHT)
 }
 
 impl Log {

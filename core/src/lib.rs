@@ -37,6 +37,7 @@ mod appender;
 mod directory;
 mod env;
 mod log;
+mod parcel;
 mod reader;
 mod reconfig;
 mod resolve;

@@ -17,6 +17,7 @@ use crate::appender::WhenFull;
 use crate::entry::{Appended, Entry, Plan, Start, TrimLimit, Trimmed, VerifyReport};
 use crate::error::{Error, ErrorCode, Result};
 use crate::log::Log;
+use crate::parcel::Payloads;
 use crate::reader::{Reader, check_range};
 use crate::resolve::Token;
 use crate::store::Builder;
@@ -79,7 +80,8 @@ impl VirtualLog {
     /// By the future: `TOO_LARGE`, `SEALED`, `CLOSED`, `DISK_FULL`, `DEADLINE`, `UNAVAILABLE`; see
     /// [`Error::is_in_doubt`] for whether the entry may be in the log all the same.
     pub fn append(&self, payload: impl Into<Bytes>) -> Append {
-        let append = self.log.appender.append(&self.log, payload.into(), WhenFull::Wait);
+        let payload = Payloads::One(payload.into());
+        let append = self.log.appender.submit(&self.log, payload, WhenFull::Wait);
         append.unwrap_or_else(Append::failed)
     }
 
@@ -89,8 +91,8 @@ impl VirtualLog {
     /// # Errors
     /// By the future, as [`append`](Self::append); `INVALID` for an empty batch.
     pub fn append_many<P: Into<Bytes>>(&self, payloads: impl IntoIterator<Item = P>) -> Append {
-        let payloads = payloads.into_iter().map(Into::into).collect();
-        let append = self.log.appender.append_many(&self.log, payloads, WhenFull::Wait);
+        let payloads = Payloads::Together(payloads.into_iter().map(Into::into).collect());
+        let append = self.log.appender.submit(&self.log, payloads, WhenFull::Wait);
         append.unwrap_or_else(Append::failed)
     }
 
@@ -99,7 +101,7 @@ impl VirtualLog {
     /// # Errors
     /// At the call: `BUSY` when the window is full, and all that is known before sending.
     pub fn append_nowait(&self, payload: impl Into<Bytes>) -> Result<Append> {
-        self.log.appender.append(&self.log, payload.into(), WhenFull::Refuse)
+        self.log.appender.submit(&self.log, Payloads::One(payload.into()), WhenFull::Refuse)
     }
 
     /// Appends everything that `payloads` gives, pipelined, taking no more from it than there is
@@ -151,8 +153,8 @@ impl VirtualLog {
         payload: impl Into<Bytes>,
         timeout: Option<Duration>,
     ) -> Result<LogPos> {
-        let append = self.log.appender.append_here(&self.log, vec![payload.into()], false)?;
-        wait(append, timeout)
+        let payload = Payloads::One(payload.into());
+        wait(self.log.appender.submit_here(&self.log, payload)?, timeout)
     }
 
     /// As [`append_many`](Self::append_many), waiting as
@@ -165,8 +167,8 @@ impl VirtualLog {
         payloads: impl IntoIterator<Item = P>,
         timeout: Option<Duration>,
     ) -> Result<LogPos> {
-        let payloads = payloads.into_iter().map(Into::into).collect();
-        wait(self.log.appender.append_here(&self.log, payloads, true)?, timeout)
+        let payloads = Payloads::Together(payloads.into_iter().map(Into::into).collect());
+        wait(self.log.appender.submit_here(&self.log, payloads)?, timeout)
     }
 
     /// Waits until everything that was submitted so far has its answer.
