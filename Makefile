@@ -23,7 +23,7 @@ test: ## everything that has to hold before a commit
 	@.ci/test
 
 bench: ## the measured numbers, each against the bare thing on the same disk
-	@echo "make bench: about 10 minutes, and 4 minutes more the first time, to build"
+	@echo "make bench: about 5 minutes, and 4 minutes more the first time, to build"
 	@.ci/setup
 	cargo bench --quiet -p virtuallog --bench embedded
 	$(PACKAGE)

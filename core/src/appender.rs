@@ -24,8 +24,9 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::log::{Log, View};
 use crate::loglet::{Ack, LogletError};
 use crate::parcel::{Entries, Parcel, Payloads};
-use crate::resolve::{self, Life, Lives, Look, Token};
+use crate::resolve::{self, Life, Lives, Look};
 use crate::ticket::{Append, Ticket, deadline};
+use crate::token::Token;
 
 /// Most batches of one writer that are out at once. More than one only when batches are full.
 const BATCHES_OUT_MAX: usize = 8;

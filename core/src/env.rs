@@ -1,4 +1,5 @@
-//! The only two places where the core meets the outside world's clock and entropy.
+//! Where the core meets the outside world's clock and entropy: here, and nowhere else but where a store
+//! draws its own identity.
 //!
 //! Everything else takes time from tokio's clock, which tests pause, and identities as arguments.
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use virtuallog_protocol::LogPos;
 
-use crate::resolve::Token;
+use crate::token::Token;
 
 /// A source that is kept as it is.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -31,19 +31,20 @@ pub mod metastore;
 
 pub mod entry;
 pub mod error;
+mod token;
 pub mod url;
 
+pub mod virtuallog;
 mod appender;
-mod directory;
-mod env;
-mod log;
 mod parcel;
+mod ticket;
 mod reader;
 mod reconfig;
 mod resolve;
+mod log;
 pub mod store;
-mod ticket;
-pub mod virtuallog;
+mod directory;
+mod env;
 
 pub mod loglets;
 pub mod metastores;
@@ -55,9 +56,9 @@ pub mod testing;
 pub use entry::{Appended, Entry, Plan, Start, TrimLimit, Trimmed, VerifyReport};
 pub use error::{Error, ErrorCode, Result};
 pub use reader::Reader;
-pub use resolve::Token;
 pub use store::{Builder, create, delete, logs};
 pub use ticket::Append;
+pub use token::Token;
 pub use virtuallog::VirtualLog;
 pub use virtuallog_protocol as protocol;
 pub use virtuallog_protocol::chain::{Chain, Life, LogletConfig, Next, Segment};

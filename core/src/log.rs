@@ -19,8 +19,8 @@ use crate::appender::Appender;
 use crate::error::{Error, ErrorCode, Result};
 use crate::loglet::{Loglet, LogletError};
 use crate::metastore::{MetaError, Versioned};
-use crate::resolve::Token;
 use crate::store::{Options, Store};
+use crate::token::Token;
 
 /// How long somebody else has to finish a reconfiguration before we do it. Jittered by up to as much
 /// again, so that many who wait do not all begin at once.

@@ -8,9 +8,10 @@ use virtuallog_protocol::limits::{BATCH_BYTES_MAX, BATCH_ENTRIES_MAX};
 use virtuallog_protocol::{Batch, BatchBuilder, LogPos};
 
 use crate::error::{Error, ErrorCode, Result};
-use crate::resolve::{Life, Token};
+use crate::resolve::Life;
 use crate::store::Options;
 use crate::ticket::Ticket;
+use crate::token::Token;
 
 /// What an entry counts in the window besides its payload, so that empty entries fill it too.
 pub(crate) const ENTRY_WEIGHT: usize = 64;

@@ -7,8 +7,6 @@
 //! only when every position was read. The papers leave duplicates here.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
-use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -17,53 +15,10 @@ use virtuallog_protocol::{LogPos, LogletPos, Segment, WriterId};
 use crate::error::{Error, ErrorCode, Result};
 use crate::log::Log;
 use crate::loglet::{Loglet, LogletError};
+use crate::token::Token;
 
 /// Most bytes that one step of a resolution reads.
 const STEP_BYTES: usize = 1 << 20;
-
-/// Names one append whose outcome is in doubt.
-///
-/// Write it down with `Display`, read it back with `FromStr`, in this process or another one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Token {
-    pub(crate) writer: WriterId,
-    /// Of this entry, not of its batch.
-    pub(crate) seq: u64,
-    /// The segment that it was sent to first.
-    pub(crate) segment: u32,
-    /// The log's end in that segment when it was sent: it can only be at or after this.
-    pub(crate) from: LogletPos,
-}
-
-impl Token {
-    pub(crate) fn plus(&self, entries: u64) -> Token {
-        Token { seq: self.seq + entries, ..self.clone() }
-    }
-}
-
-impl fmt::Display for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}.{}", self.writer, self.seq, self.segment, self.from)
-    }
-}
-
-impl FromStr for Token {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Token> {
-        let bad = || Error::invalid(format!("not a token of an append in doubt: `{text}`"));
-        let mut parts = text.split('.');
-        let mut part = || parts.next().ok_or_else(bad);
-        let writer = WriterId(u128::from_str_radix(part()?, 16).map_err(|_| bad())?);
-        let seq = part()?.parse().map_err(|_| bad())?;
-        let segment = part()?.parse().map_err(|_| bad())?;
-        let from = LogletPos(part()?.parse().map_err(|_| bad())?);
-        if parts.next().is_some() {
-            return Err(bad());
-        }
-        Ok(Token { writer, seq, segment, from })
-    }
-}
 
 /// One life of a writer, shared by everything of it that is under way.
 #[derive(Debug)]
@@ -213,15 +168,6 @@ pub(crate) fn locate(found: &Found, writer: WriterId, seq: u64) -> Option<LogPos
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn tokens_can_be_written_down() {
-        let token = Token { writer: WriterId(0xabc), seq: 7, segment: 3, from: LogletPos(9) };
-        assert_eq!(token.to_string().parse::<Token>().expect("its own form"), token);
-        for bad in ["", "1.2.3", "1.2.3.4.5", "g.1.1.1", "1.-1.1.1"] {
-            assert!(bad.parse::<Token>().is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn an_entry_is_found_inside_its_batch() {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use virtuallog_protocol::LogPos;
 
 use crate::error::{Error, ErrorCode, Result};
-use crate::resolve::Token;
+use crate::token::Token;
 
 /// Where the outcome of one batch will stand.
 #[derive(Debug, Default)]

@@ -1,3 +1,5 @@
+//! URLs: what each form means, what each mistake is told, and no text that panics.
+
 use proptest::prelude::*;
 
 use super::*;

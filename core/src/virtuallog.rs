@@ -19,9 +19,9 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::log::Log;
 use crate::parcel::Payloads;
 use crate::reader::{Reader, check_range};
-use crate::resolve::Token;
 use crate::store::Builder;
 use crate::ticket::Append;
+use crate::token::Token;
 
 /// Appends that `append_all` has out at once, at most.
 const APPEND_ALL_OUT_MAX: usize = 8 * 1024;

@@ -147,6 +147,7 @@ def test_ctrl_c_in_a_blocking_call(call: str) -> None:
     # The child interrupts itself from a thread once the main thread waits with the GIL released.
     program = f"""
 import os, signal, sys, threading, virtuallog
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where this runs in the background
 log = virtuallog.open("memory:")
 def interrupt():
     while "wait" not in sys._current_frames()[threading.main_thread().ident].f_code.co_names:

@@ -1,3 +1,6 @@
+//! The chain's changes: the paper's example, each refusal, frozen bytes, and no sequence that breaks an
+//! invariant.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The bytes of a batch and its stamp: frozen, round trips, and damage that is always found.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Registers on a disk that crashes, fills up, fails to sync and rots.
+
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;

@@ -1,8 +1,15 @@
 //! The contract of a loglet (top of [`crate::loglet`]), clause by clause, on any loglet.
 //!
-//! ```ignore
+//! ```no_run
+//! # async fn prove() -> virtuallog::Result<()> {
+//! # use std::sync::Arc;
+//! # use virtuallog::loglets::memory::MemoryProvider as MyProvider;
+//! use virtuallog::testing::conformance::{Subject, loglet_suite};
+//!
 //! let subject = Subject::new(Arc::new(MyProvider::new()), "")?;
 //! loglet_suite(&subject).await.expect("the contract");
+//! # Ok(())
+//! # }
 //! ```
 //!
 //! Each check is a function of its own, so that a failure has a name. [`basics`] are one client's

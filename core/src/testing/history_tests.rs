@@ -1,3 +1,5 @@
+//! The history checker against a search through all orders.
+
 use std::collections::HashSet;
 
 use super::super::Rng;
