@@ -25,9 +25,10 @@ test: ## everything that has to hold before a commit
 bench: ## the measured numbers, each against the bare thing on the same disk
 	@echo "make bench: about 5 minutes, and 4 minutes more the first time, to build"
 	@.ci/setup
-	cargo bench --quiet -p virtuallog --bench embedded
+	@cargo build --quiet --release -p virtuallog-server
 	$(PACKAGE)
 	$(PY) python/bench/bench.py
+	cargo bench --quiet -p virtuallog --bench embedded
 
 python: ## the Python package, optimized, importable by .venv/bin/python
 	@.ci/setup

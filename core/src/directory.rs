@@ -60,7 +60,8 @@ impl Directory {
             };
         }
         let disk = Arc::new(RealDisk);
-        let storage = Storage::open(disk.clone(), &path, StorageOptions::default())?;
+        let options = StorageOptions { create, ..StorageOptions::default() };
+        let storage = Storage::open(disk.clone(), &path, options)?;
         let metastore = Arc::new(FileMetaStore::open(disk, path.join(META))?);
         let (lives, pid) = (Arc::default(), std::process::id());
         let opened = Arc::new(Directory { storage, metastore, lives, path, pid });

@@ -429,8 +429,10 @@ fn enumerate(planted: Option<PlantedBug>, failures_max: usize) -> Tally {
     for (s, script) in SCRIPTS.iter().enumerate() {
         let whole = SimDisk::new();
         let promised = run(script, &whole, planted);
-        let all_acked =
-            promised.loglets.values().all(|l| l.acked.len() == l.given.len() && l.given.len() > 0);
+        let all_acked = promised
+            .loglets
+            .values()
+            .all(|l| l.acked.len() == l.given.len() && !l.given.is_empty());
         assert!(all_acked, "script {s} is fine without a crash");
         for stop in 1..=whole.operations() {
             let disk = SimDisk::new();
@@ -443,7 +445,7 @@ fn enumerate(planted: Option<PlantedBug>, failures_max: usize) -> Tally {
                 if !tally.states.insert(crashed.fingerprint() ^ (stop << 40) ^ (s as u64) << 60) {
                     continue;
                 }
-                let thorough = random.next() % 4 == 0;
+                let thorough = random.next().is_multiple_of(4);
                 if let Err(what) = check_crash(&crashed, &promised, thorough) {
                     let kept: Vec<usize> = (0..keep.len()).filter(|i| keep[*i]).collect();
                     tally.failures.push(format!("script {s}, stop {stop}, kept {kept:?}: {what}"));
@@ -490,7 +492,7 @@ fn a_crash_during_recovery_is_like_any_other() {
             let disk = SimDisk::new();
             disk.stop_at(stop);
             let promised = run(script, &disk, None);
-            let crashed = disk.crash(|_| random.next() % 2 == 0);
+            let crashed = disk.crash(|_| random.next().is_multiple_of(2));
             let operations = {
                 let trial = crashed.crash(|_| false);
                 drop(open(&trial, None));

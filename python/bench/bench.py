@@ -1,9 +1,11 @@
-"""Measures the Python package: one JSON object a line, one line a figure.
+"""Measures the Python package: medians of interleaved rounds, beside the same thing in Rust.
 
-    python python/bench/bench.py [URL] [SECONDS]
+    python python/bench/bench.py [ROUNDS] [SECONDS]
 
-URL is a log or `memory:` (default: a `file:` log in a temporary directory); each figure takes about
-SECONDS (default 2). Build with optimisation first: `pip install ./python`.
+One JSON object a line, one line a figure, with its bar where it has one; exit status 1 when one is
+missed. Each figure takes SECONDS (default 1) a round, of ROUNDS (default 5). The Rust side is
+`target/release/virtuallog bench`, and the logs lie under the target folder, on the disk that is built
+on. Build both with optimisation first (`make bench` does).
 """
 
 from __future__ import annotations
@@ -11,22 +13,29 @@ from __future__ import annotations
 import asyncio
 import json
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator
+from pathlib import Path
 
 import virtuallog
 from virtuallog import aio
 
+TARGET = Path(__file__).resolve().parents[2] / "target"
 PAYLOAD = b"x" * 100
 BATCH = [PAYLOAD] * 1000
 IN_FLIGHT = 1024
 
-
-def report(name: str, **figures: float) -> None:
-    print(json.dumps({"bench": name, **{key: round(v, 1) for key, v in figures.items()}}), flush=True)
+# Figure: its bar, and whether more is better.
+BARS = {
+    "append_many, 1000 x 100 B": (500_000, True),
+    f"append, asyncio, {IN_FLIGHT} in flight": (80_000, True),
+    "read, 100 B": (500_000, True),
+    "append, sync, 1 in flight, p50 over Rust's": (40, False),
+}
 
 
 def turns(seconds: float) -> Iterator[float]:
@@ -40,32 +49,38 @@ def elapsed(start: float) -> float:
     return time.perf_counter() - start
 
 
-def append_one(log: virtuallog.Log, seconds: float) -> None:
+def rust_append_one(url: str, seconds: float) -> float:
+    command = [str(TARGET / "release" / "virtuallog"), "bench", url, "--blocking", "--json"]
+    command += ["--seconds", str(seconds)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(json.loads(done.stdout)["p50_us"])
+
+
+def append_one(log: virtuallog.Log, seconds: float) -> float:
     times = []
     for _ in turns(seconds):
         start = time.perf_counter()
         log.append(PAYLOAD)
         times.append(elapsed(start) * 1e6)
-    cuts = statistics.quantiles(times, n=100)
-    report("append, sync, 1 in flight", p50_us=cuts[49], p99_us=cuts[98])
+    return statistics.median(times)
 
 
-def append_many(log: virtuallog.Log, seconds: float) -> None:
+def append_many(log: virtuallog.Log, seconds: float) -> float:
     start, count = time.perf_counter(), 0
     for _ in turns(seconds):
         log.append_many(BATCH)
         count += len(BATCH)
-    report("append_many, 1000 x 100 B", entries_per_s=count / elapsed(start))
+    return count / elapsed(start)
 
 
-def append_all(log: virtuallog.Log, seconds: float) -> None:
+def append_all(log: virtuallog.Log, seconds: float) -> float:
     start = time.perf_counter()
     appended = log.append_all(PAYLOAD for _ in turns(seconds))
     assert appended is not None
-    report("append_all, 100 B", entries_per_s=appended.count / elapsed(start))
+    return appended.count / elapsed(start)
 
 
-def read(log: virtuallog.Log, seconds: float) -> None:
+def read(log: virtuallog.Log, seconds: float) -> float:
     start, count = time.perf_counter(), 0
     for _ in turns(seconds):
         for entry in log.read(log.first()):
@@ -73,61 +88,82 @@ def read(log: virtuallog.Log, seconds: float) -> None:
             if count % 65_536 == 0 and elapsed(start) > seconds:
                 break
         assert entry.payload == PAYLOAD
-    report("read, 100 B", entries_per_s=count / elapsed(start))
+    return count / elapsed(start)
 
 
-async def aio_append_one(url: str, seconds: float) -> None:
-    async with aio.open(url) as log:
-        times = []
-        for _ in turns(seconds):
-            start = time.perf_counter()
-            await log.append(PAYLOAD)
-            times.append(elapsed(start) * 1e6)
-    cuts = statistics.quantiles(times, n=100)
-    report("append, asyncio, 1 in flight", p50_us=cuts[49], p99_us=cuts[98])
+async def aio_append_one(log: aio.Log, seconds: float) -> float:
+    times = []
+    for _ in turns(seconds):
+        start = time.perf_counter()
+        await log.append(PAYLOAD)
+        times.append(elapsed(start) * 1e6)
+    return statistics.median(times)
 
 
-async def aio_append_pipelined(url: str, seconds: float) -> None:
-    async with aio.open(url) as log:
-        start, count = time.perf_counter(), 0
-        pending: deque[asyncio.Future[int]] = deque()
-        for _ in turns(seconds):
-            pending.append(log.append(PAYLOAD))
-            if len(pending) >= IN_FLIGHT:
-                await pending.popleft()
+async def aio_append_pipelined(log: aio.Log, seconds: float) -> float:
+    start, count = time.perf_counter(), 0
+    pending: deque[asyncio.Future[int]] = deque()
+    for _ in turns(seconds):
+        pending.append(log.append(PAYLOAD))
+        if len(pending) >= IN_FLIGHT:
+            await pending.popleft()
+            count += 1
+    await asyncio.gather(*pending)
+    return (count + len(pending)) / elapsed(start)
+
+
+async def aio_read(log: aio.Log, seconds: float) -> float:
+    start, count = time.perf_counter(), 0
+    for _ in turns(seconds):
+        async with await log.read(await log.first()) as reader:
+            async for _entry in reader:
                 count += 1
-        await asyncio.gather(*pending)
-        count += len(pending)
-        report(f"append, asyncio, {IN_FLIGHT} in flight", entries_per_s=count / elapsed(start))
+                if count % 65_536 == 0 and elapsed(start) > seconds:
+                    break
+    return count / elapsed(start)
 
 
-async def aio_read(url: str, seconds: float) -> None:
+async def aio_round(url: str, seconds: float, figures: defaultdict[str, list[float]]) -> None:
     async with aio.open(url) as log:
-        start, count = time.perf_counter(), 0
-        for _ in turns(seconds):
-            async with await log.read(await log.first()) as reader:
-                async for _entry in reader:
-                    count += 1
-                    if count % 65_536 == 0 and elapsed(start) > seconds:
-                        break
-        report("read, asyncio, 100 B", entries_per_s=count / elapsed(start))
+        figures["append, asyncio, 1 in flight, p50"].append(await aio_append_one(log, seconds))
+        name = f"append, asyncio, {IN_FLIGHT} in flight"
+        figures[name].append(await aio_append_pipelined(log, seconds))
+        figures["read, asyncio, 100 B"].append(await aio_read(log, seconds))
 
 
-def main(url: str | None, seconds: float) -> None:
-    with tempfile.TemporaryDirectory(prefix="virtuallog-bench-") as directory:
-        url = url or f"file:{directory}/bench"
-        if url == "memory:":
-            url = "memory:bench"
+def measure(directory: str, rounds: int, seconds: float) -> dict[str, list[float]]:
+    url = f"file:{directory}/python/log"
+    figures: defaultdict[str, list[float]] = defaultdict(list)
+    for _ in range(rounds):
+        rust = rust_append_one(f"file:{directory}/rust/log", seconds)
         with virtuallog.open(url) as log:
-            append_one(log, seconds)
-            append_many(log, seconds)
-            append_all(log, seconds)
-            read(log, seconds)
-        asyncio.run(aio_append_one(url, seconds))
-        asyncio.run(aio_append_pipelined(url, seconds))
-        asyncio.run(aio_read(url, seconds))
+            python = append_one(log, seconds)
+            figures["append, sync, 1 in flight, p50"].append(python)
+            figures["append, sync, 1 in flight, p50 over Rust's"].append(python - rust)
+            figures["append_many, 1000 x 100 B"].append(append_many(log, seconds))
+            figures["append_all, 100 B"].append(append_all(log, seconds))
+            figures["read, 100 B"].append(read(log, seconds))
+        asyncio.run(aio_round(url, seconds, figures))
+    return figures
+
+
+def main(rounds: int, seconds: float) -> int:
+    held = True
+    with tempfile.TemporaryDirectory(prefix="bench-python-", dir=TARGET) as directory:
+        figures = measure(directory, rounds, seconds)
+    for name, values in figures.items():
+        unit = "us" if "p50" in name else "entries/s"
+        middle = statistics.median(values)
+        row: dict[str, object] = {"bench": name, "median": round(middle, 1), "unit": unit}
+        if name in BARS:
+            bar, at_least = BARS[name]
+            holds = middle >= bar if at_least else middle <= bar
+            row |= {"bar": f"{'>=' if at_least else '<='} {bar}", "holds": holds}
+            held &= holds
+        print(json.dumps(row), flush=True)
+    return 0 if held else 1
 
 
 if __name__ == "__main__":
     given = dict(enumerate(sys.argv))
-    main(given.get(1) or None, float(given.get(2, 2)))
+    sys.exit(main(int(given.get(1, 5)), float(given.get(2, 1))))

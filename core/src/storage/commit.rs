@@ -14,7 +14,8 @@
 
 use std::collections::BTreeMap;
 use std::io::IoSlice;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, PoisonError};
 
 use virtuallog_protocol::record::STAMP_LEN;
 use virtuallog_protocol::{Batch, LogId, LogletId, LogletPos, StampedBatch, WriterId};
@@ -23,8 +24,9 @@ use super::data::{DATA_START, FileKey, Slot};
 use super::error::StorageError;
 use super::journal::{BlockBuilder, Control, JournalFile, PAGE, block_size, journal_path};
 use super::keep::Task;
+use super::reply::Reply;
 use super::state::{Loglet, LogletState};
-use super::{Done, Inner, PlantedBug};
+use super::{Inner, PlantedBug};
 
 /// Most bytes of requests that one block takes, unless a single one has more.
 const BLOCK_BYTES_MAX: usize = 8 << 20;
@@ -39,27 +41,27 @@ pub(crate) enum Request {
         id: LogletId,
         first: Option<LogletPos>,
         batch: Batch,
-        done: Done,
+        done: Reply,
     },
     Create {
         id: LogletId,
         base: LogletPos,
-        done: Done,
+        done: Reply,
     },
     Seal {
         id: LogletId,
-        done: Done,
+        done: Reply,
     },
     Trim {
         id: LogletId,
         keep_from: LogletPos,
-        done: Done,
+        done: Reply,
     },
     Retire {
         log: LogId,
         live: Vec<u32>,
         bound: u32,
-        done: Done,
+        done: Reply,
     },
     /// Of the store itself, before it punches a hole.
     Start {
@@ -83,7 +85,7 @@ impl Request {
         }
     }
 
-    fn done(self) -> Option<Done> {
+    fn done(self) -> Option<Reply> {
         match self {
             Request::Append { done, .. }
             | Request::Create { done, .. }
@@ -125,7 +127,7 @@ struct Block {
     touched: BTreeMap<LogletId, Staged>,
     retired: BTreeMap<LogId, u32>,
     items: Vec<Item>,
-    answers: Vec<(Done, Answer)>,
+    answers: Vec<(Reply, Answer)>,
     /// Batches that there was no room for: the writer's later ones must not overtake them.
     refused: Vec<(LogletId, WriterId, u64)>,
     mark: bool,
@@ -178,7 +180,9 @@ enum Room {
 impl Inner {
     /// Puts a request into the queue. True when the caller is now the leader and has to lead.
     pub(crate) fn enqueue(&self, request: Request, lead: bool) -> bool {
-        let refusal = {
+        let refusal = if let Err(e) = self.check_process() {
+            e
+        } else {
             let mut queue = self.queue();
             match self.poison.check() {
                 Ok(()) if !queue.stop => {
@@ -199,7 +203,7 @@ impl Inner {
             }
         };
         if let Some(done) = request.done() {
-            done(Err(refusal));
+            done.tell(Err(refusal));
         }
         false
     }
@@ -223,16 +227,24 @@ impl Inner {
                 }
                 drain(&mut queue)
             };
-            let answers = self.commit(requests);
+            let answers = self.guarded(|| self.commit(requests)).unwrap_or_default();
             for (done, outcome) in answers {
-                done(outcome);
+                done.tell(outcome);
             }
-            self.after_commit();
+            let _ = self.guarded(|| self.after_commit());
         }
     }
 
-    fn commit(&self, requests: Vec<Request>) -> Vec<(Done, Result<LogletPos, StorageError>)> {
-        let mut committer = self.committer.lock().expect("a panic in the leader ends the store");
+    /// After a panic the store is stopped and not its thread: whoever waits is told, and nobody
+    /// waits for ever.
+    pub(crate) fn guarded<T>(&self, work: impl FnOnce() -> T) -> Result<T, StorageError> {
+        let outcome = catch_unwind(AssertUnwindSafe(work));
+        outcome.map_err(|_| StorageError::Poisoned(self.poison.panicked()))
+    }
+
+    fn commit(&self, requests: Vec<Request>) -> Vec<(Reply, Result<LogletPos, StorageError>)> {
+        // A panic of an earlier leader is no reason to panic too: the poison stands for it.
+        let mut committer = self.committer.lock().unwrap_or_else(PoisonError::into_inner);
         let committer = &mut *committer;
         let mut block = Block::default();
         let room = match self.poison.check() {
@@ -339,22 +351,34 @@ impl Inner {
             return Err(StorageError::Sealed);
         }
         let tail = staged.after.tail;
-        let first = first.unwrap_or(tail);
-        if first < tail || first.0.checked_add(batch.count()).is_none() {
+        let header = *batch.header();
+        // Refused for good, and noted at once: later ones of this very block must not overtake it.
+        let mut refuse = |staged: &mut Staged, error| {
+            staged.writers.entry(header.writer).or_insert(header.first_seq);
+            block.refused.push((id, header.writer, header.first_seq));
+            Err(error)
+        };
+        if first.is_some_and(|first| first < tail) {
+            // A place that its caller gave it: nothing can overtake it to there.
             return Err(StorageError::Position { tail });
         }
-        let header = *batch.header();
+        let first = first.unwrap_or(tail);
         let known = committer.writers.get(&id).and_then(|of| of.get(&header.writer));
         if let Some(&expected) = staged.writers.get(&header.writer).or(known)
             && expected != header.first_seq
         {
             return Err(StorageError::OutOfOrder { expected });
         }
+        if first.0.checked_add(batch.count()).is_none() {
+            return refuse(staged, StorageError::Position { tail });
+        }
         let stamped = StampedBatch { loglet: id, first, batch };
         let len = stamped.encoded_len() as u64;
         let active = staged.after.active;
         if active.len > DATA_START && active.len + len > self.options.data_file_bytes {
-            self.files.create((id, first))?;
+            if let Err(error) = self.files.create((id, first)) {
+                return refuse(staged, error);
+            }
             staged.after.roll(first);
             let bytes = Control::Roll { id, base: first }.encode();
             block.items.push(Item::Control { bytes, opens: Some((id, first)) });
@@ -517,7 +541,7 @@ impl Inner {
         staged.after.active = staged.before.active;
         staged.writers.clear();
         staged.failed = Some(error);
-        let refused = &mut block.refused;
+        let mut refused = Vec::new();
         block.items.retain(|item| match item {
             Item::Batch { key, batch, .. } if key.0 == id => {
                 refused.push((id, batch.header().writer, batch.header().first_seq));
@@ -532,6 +556,8 @@ impl Inner {
             }
             Item::Control { .. } => true,
         });
+        // They were taken before any that was refused at once, so they come first again.
+        block.refused.splice(0..0, refused);
     }
 
     /// Writes the block and syncs it. After an error the store is poisoned.
@@ -705,7 +731,7 @@ impl Block {
         self.items.push(Item::Control { bytes: control.encode(), opens: None });
     }
 
-    fn answers(self) -> Vec<(Done, Result<LogletPos, StorageError>)> {
+    fn answers(self) -> Vec<(Reply, Result<LogletPos, StorageError>)> {
         let touched = self.touched;
         let answer = |answer| match answer {
             Answer::Settled(outcome) => outcome,
@@ -719,7 +745,7 @@ impl Block {
     }
 
     /// The answers when the journal failed: what was refused before stays refused.
-    fn in_doubt(self, error: &StorageError) -> Vec<(Done, Result<LogletPos, StorageError>)> {
+    fn in_doubt(self, error: &StorageError) -> Vec<(Reply, Result<LogletPos, StorageError>)> {
         let touched = self.touched;
         let answer = |answer| match answer {
             Answer::Settled(Err(refused)) => Err(refused),

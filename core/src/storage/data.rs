@@ -74,10 +74,11 @@ impl Slot {
     /// follows says only that it is complete up to there: slots are written one after the other, and
     /// a reader that sees this one and not yet the next must not hear of what the next one holds.
     pub(crate) fn of(state: &LogletState, extent: Extent) -> Slot {
-        let (tail, sealed) = match state.extent_after(extent.base) {
-            Some(next) => (next.base, false),
-            None => (state.tail, state.sealed),
+        let next = match extent.base == state.active.base {
+            true => None,
+            false => state.extent_after(extent.base),
         };
+        let (tail, sealed) = next.map_or((state.tail, state.sealed), |next| (next.base, false));
         Slot { tail, sealed, trim: state.trim, extent }
     }
 
@@ -254,8 +255,7 @@ impl DataFiles {
     /// # Errors
     /// `Corrupt` when it is missing or another store's or loglet's file.
     pub(crate) fn get(&self, key: FileKey) -> Result<Arc<dyn DiskFile>, StorageError> {
-        let short = || damaged_header(&self.path(key));
-        self.get_if_made(key)?.ok_or_else(short)
+        self.get_if_made(key)?.ok_or_else(|| damaged_header(&self.path(key)))
     }
 
     /// As [`get`](Self::get); `None` when the file is being made and has no whole header page yet.

@@ -48,39 +48,42 @@ pub(crate) struct JournalFile {
 }
 
 impl JournalFile {
-    /// Makes a file of zeros, durable in content and in name. The outer error means that a sync
-    /// failed, the inner one that nothing is wrong but that there is no file.
+    /// Makes a file of zeros, durable in content and in name, in pieces that are synced one by one.
+    /// The outer error means that a sync failed, the inner one that nothing is wrong but that there
+    /// is no file.
     pub(crate) fn create(
         disk: &dyn Disk,
         root: &Path,
         number: u32,
         len: u64,
+        piece: u64,
         sync_dir: bool,
     ) -> io::Result<io::Result<JournalFile>> {
         let path = journal_path(root, number);
-        let fill = || -> io::Result<Arc<dyn DiskFile>> {
-            let file = disk.open(&path, OpenMode::Create)?;
-            let mut at = 0;
-            while at < len {
-                let now = (len - at).min(ZEROS.len() as u64);
-                file.write_all_at(&[IoSlice::new(&ZEROS[..now as usize])], at)?;
-                at += now;
-            }
-            Ok(file)
-        };
         let refused = |e| {
             // Gives the space back; recovery removes the file if this fails.
             let _ = disk.remove_file(&path);
             Ok(Err(e))
         };
-        let file = match fill() {
+        let file = match disk.open(&path, OpenMode::Create) {
             Ok(file) => file,
             Err(e) => return refused(e),
         };
-        match file.sync_data() {
-            // Delayed allocation can find the disk full as late as here.
-            Err(e) if is_full(&e) => return refused(e),
-            other => other?,
+        let mut at = 0;
+        while at < len {
+            let end = len.min(at.saturating_add(piece));
+            while at < end {
+                let now = (end - at).min(ZEROS.len() as u64);
+                if let Err(e) = file.write_all_at(&[IoSlice::new(&ZEROS[..now as usize])], at) {
+                    return refused(e);
+                }
+                at += now;
+            }
+            match file.sync_data() {
+                // Delayed allocation can find the disk full as late as here.
+                Err(e) if is_full(&e) => return refused(e),
+                other => other?,
+            }
         }
         if sync_dir {
             disk.sync_dir(&root.join(JOURNAL))?;

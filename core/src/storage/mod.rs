@@ -29,6 +29,7 @@ mod options;
 mod reading;
 mod readonly;
 mod recovery;
+mod reply;
 mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,6 +54,7 @@ use self::error::{Poison, io_error};
 use self::index::IndexCache;
 use self::keep::{Keep, Ring};
 use self::reading::Source;
+use self::reply::Reply;
 use self::state::Loglet;
 use crate::error::{Error, ErrorCode};
 
@@ -91,6 +93,8 @@ pub(crate) struct Inner {
     root: PathBuf,
     options: StorageOptions,
     storage_id: u128,
+    /// The process that opened it.
+    process: u32,
     boot: u64,
     start_counter: u64,
     poison: Arc<Poison>,
@@ -115,10 +119,11 @@ struct Known {
 
 impl Storage {
     /// Takes the store in `dir`, recovers it, and starts its threads. Makes the store when the
-    /// directory is empty, and the directory when its parent is there.
+    /// directory is empty, and the directory when its parent is there, unless `options.create` says
+    /// no.
     ///
     /// # Errors
-    /// `LOCKED` when another process has it; `INVALID` when the directory holds something else;
+    /// `NOT_FOUND` when there is no store and none is to be made; `LOCKED` when another process has it; `INVALID` when the directory holds something else;
     /// `CORRUPT` and `DATA_LOSS` with nothing changed; `INCOMPATIBLE`; or what the disk said.
     pub fn open(
         disk: Arc<dyn Disk>,
@@ -126,13 +131,18 @@ impl Storage {
         options: StorageOptions,
     ) -> Result<Arc<Storage>, Error> {
         let options = options.checked()?;
-        make_root(disk.as_ref(), dir)?;
+        if options.create {
+            make_root(disk.as_ref(), dir)?;
+        }
         // Before the lock, so that nothing is written into a directory that is no store.
-        recovery::look(disk.as_ref(), dir)?;
+        if recovery::look(disk.as_ref(), dir)?.is_none() && !options.create {
+            return Err(no_store(dir));
+        }
         let lock = take_lock(disk.as_ref(), dir)?;
         let boot = disk.boot_id();
         let manifest = match recovery::look(disk.as_ref(), dir)? {
             Some(manifest) => manifest,
+            None if !options.create => return Err(no_store(dir)),
             None => recovery::create(disk.as_ref(), dir, &options, boot)?,
         };
         let poison = Arc::new(Poison::default());
@@ -156,6 +166,7 @@ impl Storage {
         let inner = Arc::new(Inner {
             root: dir.to_owned(),
             storage_id,
+            process: disk.process(),
             boot,
             start_counter: recovered.manifest.counter,
             poison,
@@ -197,12 +208,20 @@ impl Storage {
     }
 
     /// Finishes what was asked for, says in the store that all of it was, and lets go of it.
-    /// Everything that comes later is refused. Doing it again is fine.
+    /// Everything that comes later is refused. Doing it again is fine, and so is doing it in a child
+    /// after a fork, where it does nothing: the store is the parent's.
     ///
     /// # Errors
     /// What stopped the store before, or what failed now. The store is let go all the same.
     pub fn close(&self) -> Result<(), Error> {
         let inner = Arc::clone(&self.inner);
+        if inner.check_process().is_err() {
+            if let Ok(mut threads) = self.threads.try_lock() {
+                // They are not in this process, so there is nothing to detach from.
+                std::mem::forget(std::mem::take(&mut *threads));
+            }
+            return Ok(());
+        }
         let from_done = {
             let mut queue = inner.queue();
             if std::mem::replace(&mut queue.stop, true) {
@@ -226,19 +245,19 @@ impl Storage {
     /// Appends a batch at the tail, or at `first` which must not be below it, and returns at once;
     /// requests are taken in the order of the calls.
     pub fn append(&self, id: LogletId, first: Option<LogletPos>, batch: Batch, done: Done) {
-        self.submit(Request::Append { id, first, batch, done });
+        self.submit(Request::Append { id, first, batch, done: Reply::new(done) });
     }
 
     /// As [`append`](Self::append), on the caller's own thread when nobody else is committing, which
     /// saves two thread hand-overs. Returns after `done` was called. Not for use within a `done`.
     pub fn append_here(&self, id: LogletId, first: Option<LogletPos>, batch: Batch, done: Done) {
         let answered = Arc::new((Mutex::new(false), Condvar::new()));
-        let signal = Arc::clone(&answered);
-        let done: Done = Box::new(move |outcome| {
+        let signal = Signal(Arc::clone(&answered));
+        let done = Reply::new(Box::new(move |outcome| {
+            // When this ends, however it does.
+            let _signal = signal;
             done(outcome);
-            *signal.0.lock().expect("no panic under this lock") = true;
-            signal.1.notify_one();
-        });
+        }));
         let is_answered = || *answered.0.lock().expect("no panic under this lock");
         if self.inner.enqueue(Request::Append { id, first, batch, done }, true) {
             // Without a thread to take over, the leader stays until nothing waits.
@@ -252,23 +271,23 @@ impl Storage {
 
     /// Makes a loglet that starts at `base`. One that is there with the same base is fine.
     pub fn create(&self, id: LogletId, base: LogletPos, done: Done) {
-        self.submit(Request::Create { id, base, done });
+        self.submit(Request::Create { id, base, done: Reply::new(done) });
     }
 
     /// Ends a loglet for good.
     pub fn seal(&self, id: LogletId, done: Done) {
-        self.submit(Request::Seal { id, done });
+        self.submit(Request::Seal { id, done: Reply::new(done) });
     }
 
     /// Gives up what lies below `keep_from`, at most up to the tail.
     pub fn trim(&self, id: LogletId, keep_from: LogletPos, done: Done) {
-        self.submit(Request::Trim { id, keep_from, done });
+        self.submit(Request::Trim { id, keep_from, done: Reply::new(done) });
     }
 
     /// Deletes every loglet of `log` below segment `bound` that is not in `live`, and refuses for
     /// ever to create one below `bound`.
     pub fn retire(&self, log: LogId, live: Vec<u32>, bound: u32, done: Done) {
-        self.submit(Request::Retire { log, live, bound, done });
+        self.submit(Request::Retire { log, live, bound, done: Reply::new(done) });
     }
 
     fn submit(&self, request: Request) {
@@ -344,6 +363,16 @@ impl Storage {
     }
 }
 
+/// Wakes the one who waits in `append_here`.
+struct Signal(Arc<(Mutex<bool>, Condvar)>);
+
+impl Drop for Signal {
+    fn drop(&mut self) {
+        *self.0.0.lock().expect("no panic under this lock") = true;
+        self.0.1.notify_one();
+    }
+}
+
 impl Drop for Storage {
     fn drop(&mut self) {
         if let Err(e) = self.close() {
@@ -359,6 +388,19 @@ impl fmt::Debug for Storage {
 }
 
 impl Inner {
+    /// A fork gives a child everything that is in memory, and the parent goes on with the same
+    /// files: what the child wrote would go over it. Locks can be held for ever there by threads
+    /// that it does not have, so this comes before any.
+    fn check_process(&self) -> Result<(), StorageError> {
+        match self.disk.process() == self.process {
+            true => Ok(()),
+            false => Err(StorageError::Unavailable(Error::new(
+                ErrorCode::Closed,
+                "the store was opened before a fork, by another process: open another",
+            ))),
+        }
+    }
+
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().expect("no panic under this lock")
     }
@@ -390,7 +432,7 @@ impl Inner {
                 tracing::error!("a thread of the store panicked");
             }
         }
-        let outcome = self.finish();
+        let outcome = self.guarded(|| self.finish()).and_then(|finished| finished);
         *self.lock.lock().expect("no panic under this lock") = None;
         outcome.map_err(Error::from)
     }
@@ -412,7 +454,7 @@ impl Inner {
         self.lead(|| false);
         self.keep_rest();
         self.poison.check()?;
-        let committer = self.committer.lock().expect("a panic in the leader ends the store");
+        let committer = self.committer.lock().expect("a panic in the leader poisons the store");
         self.checkpoint(&self.snapshot(&committer, true))
     }
 
@@ -449,6 +491,7 @@ impl Inner {
         id: LogletId,
         mut read: impl FnMut(Source<'_>) -> Result<T, StorageError>,
     ) -> Result<T, StorageError> {
+        self.check_process()?;
         loop {
             self.poison.check()?;
             if self.lock.lock().expect("no panic under this lock").is_none() {
@@ -474,6 +517,11 @@ impl Inner {
 /// The answer to calls that come after `close`.
 fn closed() -> Error {
     Error::new(ErrorCode::Closed, "the store was closed: open it again")
+}
+
+fn no_store(dir: &Path) -> Error {
+    let message = format!("`{}` is not a store: create it, or correct the path", dir.display());
+    Error::new(ErrorCode::NotFound, message)
 }
 
 /// The directory of a store.

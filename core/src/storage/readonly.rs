@@ -15,7 +15,9 @@ use std::sync::{Arc, Mutex};
 
 use virtuallog_protocol::{LogletId, LogletPos, StampedBatch};
 
-use super::data::{DataFiles, FileKey, LOGLETS, Slot, loglet_dir, parse_data_file, parse_loglet_dir};
+use super::data::{
+    DataFiles, FileKey, LOGLETS, Slot, loglet_dir, parse_data_file, parse_loglet_dir,
+};
 use super::disk::{Disk, OpenMode};
 use super::error::{Poison, StorageError};
 use super::index::IndexCache;
@@ -206,7 +208,7 @@ impl ReadOnlyStorage {
             };
             // The last slot was read before the owner went on here: it may have added to that file
             // first. What is known so far is true, and the next look sees the rest.
-            if complete.is_some_and(|complete| complete < base) {
+            if !extents.is_empty() && complete.is_none_or(|complete| complete < base) {
                 break;
             }
             complete = slot.map(|slot| slot.tail).max(following(known, base));
@@ -263,8 +265,5 @@ fn following(known: Option<&LogletState>, base: LogletPos) -> Option<LogletPos> 
 }
 
 fn read_manifest(disk: &dyn Disk, dir: &Path) -> Result<Manifest, Error> {
-    Manifest::read(disk, dir)?.ok_or_else(|| {
-        let message = format!("`{}` is not a store: create it, or correct the path", dir.display());
-        Error::new(ErrorCode::NotFound, message)
-    })
+    Manifest::read(disk, dir)?.ok_or_else(|| super::no_store(dir))
 }

@@ -245,7 +245,7 @@ fn fresh_journal(
     }
     let number = ring.take_number();
     let sync_dir = !options.planted(PlantedBug::NoDirSync);
-    let active = JournalFile::create(disk, root, number, first_len, sync_dir)
+    let active = JournalFile::create(disk, root, number, first_len, first_len, sync_dir)
         .and_then(|made| made)
         .map_err(|e| io_error("create", &journal_path(root, number), e))?;
     Ok((active, ring, journals))

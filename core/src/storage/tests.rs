@@ -9,6 +9,9 @@ use virtuallog_protocol::{Batch, BatchBuilder, WriterId};
 use super::*;
 use crate::testing::simdisk::SimDisk;
 
+#[path = "faults_tests.rs"]
+mod faults;
+
 const ROOT: &str = "/store";
 
 fn small() -> StorageOptions {

@@ -21,6 +21,9 @@ use crate::storage::disk::{Disk, DiskFile, LockGuard, LockOutcome, OpenMode};
 /// What a disk writes at once or not at all.
 const SECTOR: usize = 512;
 
+/// The process that uses the disk, as long as nobody says otherwise.
+const OWNER: u32 = 4711;
+
 /// A simulated disk. Clones are the same disk.
 #[derive(Clone, Debug)]
 pub struct SimDisk(Arc<Mutex<State>>);
@@ -37,6 +40,7 @@ struct State {
     locked: BTreeMap<PathBuf, u64>,
     next_inode: u64,
     boot: u64,
+    process: u32,
     faults: Faults,
     /// Operations that change or sync something, so far.
     operations: u64,
@@ -50,6 +54,8 @@ struct Faults {
     fail_sync: Option<u64>,
     room: Option<u64>,
     fail_reads_of: Option<String>,
+    fail_making: Option<String>,
+    panic_at: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,7 +138,7 @@ impl SimDisk {
     /// An empty disk with a root directory.
     #[must_use]
     pub fn new() -> SimDisk {
-        let mut state = State { boot: 1, next_inode: 1, ..State::default() };
+        let mut state = State { boot: 1, process: OWNER, next_inode: 1, ..State::default() };
         state.names.insert(PathBuf::from("/"), Node::Dir);
         state.durable = state.names.clone();
         SimDisk(Arc::new(Mutex::new(state)))
@@ -157,6 +163,7 @@ impl SimDisk {
         let mut after = State {
             next_inode: state.next_inode,
             boot: state.boot + 1,
+            process: OWNER,
             durable: state.durable.clone(),
             ..State::default()
         };
@@ -234,6 +241,21 @@ impl SimDisk {
         self.state().faults.fail_reads_of = part.map(str::to_owned);
     }
 
+    /// Files whose path contains this cannot be made: there is no room for another one.
+    pub fn fail_making(&self, part: Option<&str>) {
+        self.state().faults.fail_making = part.map(str::to_owned);
+    }
+
+    /// The n-th operation from the start panics, as a mistake in the store at that place would.
+    pub fn panic_at(&self, operation: u64) {
+        self.state().faults.panic_at = Some(operation);
+    }
+
+    /// From now on the one who asks is a child that was forked, or the owner again.
+    pub fn fork(&self, child: bool) {
+        self.state().process = OWNER + u32::from(child);
+    }
+
     /// All files with their lengths.
     #[must_use]
     pub fn all_files(&self) -> Vec<(PathBuf, u64)> {
@@ -301,6 +323,7 @@ impl State {
             return Err(io::Error::other("simulated stop of the machine"));
         }
         self.operations += 1;
+        assert!(self.faults.panic_at != Some(self.operations), "planted panic");
         self.stopped = self.faults.stop_at == Some(self.operations);
         Ok(self.stopped)
     }
@@ -360,6 +383,10 @@ impl Disk for SimDisk {
             }
             (Some(Node::File(inode)), _) => inode,
             (None, OpenMode::Create) => {
+                let part = state.faults.fail_making.as_deref();
+                if part.is_some_and(|part| path.to_string_lossy().contains(part)) {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
                 let parent = path.parent().unwrap_or(Path::new("/"));
                 if state.names.get(parent) != Some(&Node::Dir) {
                     return Err(io::ErrorKind::NotFound.into());
@@ -451,10 +478,10 @@ impl Disk for SimDisk {
         {
             let mut state = self.state();
             if state.locked.contains_key(path) {
-                return Ok(LockOutcome::Taken { owner: "4711".to_owned() });
+                return Ok(LockOutcome::Taken { owner: OWNER.to_string() });
             }
             state.readable(path)?;
-            state.locked.insert(path.to_owned(), 4711);
+            state.locked.insert(path.to_owned(), OWNER.into());
             if !state.names.contains_key(path) {
                 let inode = state.next_inode;
                 state.next_inode += 1;
@@ -467,6 +494,10 @@ impl Disk for SimDisk {
 
     fn boot_id(&self) -> u64 {
         self.state().boot
+    }
+
+    fn process(&self) -> u32 {
+        self.state().process
     }
 }
 
