@@ -82,11 +82,14 @@ impl GroupCommit {
 
     pub(crate) async fn append(&self, entry: Vec<u8>) {
         let (answer, answered) = oneshot::channel();
-        {
+        let first = {
             let mut queue = self.shared.0.lock().expect("no panic");
             queue.waiting.push((entry, answer));
+            queue.waiting.len() == 1
+        };
+        if first {
+            self.shared.1.notify_one();
         }
-        self.shared.1.notify_one();
         answered.await.expect("an answer");
     }
 }
