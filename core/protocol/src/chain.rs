@@ -8,6 +8,11 @@
 //! point of no return, after which anyone may seal the active loglet and anyone can finish.
 //! [`Chain::complete`] closes the active segment at the sealed tail and opens the target.
 //!
+//! A log goes to another MetaStore in three: [`Chain::arriving`] claims the register there with a copy
+//! that still points back, [`Chain::moved`] makes the old register point there, [`Chain::arrived`] opens
+//! the copy. The second is the point of no return; it carries the claim's nonce, and is written over
+//! just the version that the claim copies, so that nothing can come between.
+//!
 //! # Invariants
 //! 1. Segments are contiguous: each starts where the one before it stops; only the last is open.
 //! 2. A boundary once written never changes; the first start never goes back.
@@ -92,7 +97,7 @@ pub enum Life {
     Open,
     /// It was ended for good.
     Ended,
-    /// It lives in another MetaStore: whoever meets this follows.
+    /// It lives in another MetaStore, or still does ([`Chain::arriving`]): whoever meets this follows.
     Moved {
         /// Where it lives now.
         url: String,
@@ -118,6 +123,11 @@ pub struct Chain {
     pub reserved: Vec<u32>,
     /// Whether the log can go on.
     pub life: Life,
+    /// How often the log went to another MetaStore.
+    pub moves: u32,
+    /// The log is on its way here and still lives where `life` points to; this is a copy of that
+    /// version of the chain there.
+    pub copy_of: Option<u64>,
 }
 
 /// Why a change cannot be made to this chain, or why bytes are not a chain.
@@ -164,6 +174,8 @@ impl Chain {
             next_index: 1,
             reserved: Vec::new(),
             life: Life::Open,
+            moves: 0,
+            copy_of: None,
         };
         chain.assert_invariants();
         chain
@@ -188,6 +200,13 @@ impl Chain {
         let after = self.segments.partition_point(|segment| segment.start <= position);
         let segment = self.segments.get(after.checked_sub(1)?)?;
         segment.stop.is_none_or(|stop| position < stop).then_some(segment)
+    }
+
+    /// When in the log's life this chain is in force: greater is later. By moves and then by version,
+    /// since versions in different MetaStores say nothing of each other.
+    #[must_use]
+    pub fn moment(&self) -> (u32, u64) {
+        (self.moves, self.version)
     }
 
     /// The segment with this index.
@@ -229,6 +248,21 @@ impl Chain {
     /// `NotBusy`, `Over`.
     pub fn withdraw(&self, nonce: u128) -> Result<Chain, ChainError> {
         self.change(nonce, |chain| chain.next.take().map(drop).ok_or(ChainError::NotBusy))
+    }
+
+    /// Puts another target in the place of one that does not answer. Legal at any time: whoever made
+    /// the old one cannot write his chain any more, and its number is never used again.
+    ///
+    /// # Errors
+    /// `NotBusy`, also when the log is to end; `Over`.
+    pub fn retarget(&self, config: LogletConfig, nonce: u128) -> Result<Chain, ChainError> {
+        self.change(nonce, |chain| match chain.next {
+            Some(Next::Extend { .. }) => {
+                chain.next = Some(Next::Extend { index: chain.take_index(), config });
+                Ok(())
+            }
+            _ => Err(ChainError::NotBusy),
+        })
     }
 
     /// Closes the active segment where its loglet was sealed, and goes on as `next` says.
@@ -350,7 +384,8 @@ impl Chain {
         })
     }
 
-    /// The last version in this MetaStore: the log lives at `url` now.
+    /// The last version in this MetaStore: the log lives at `url` now, where a claim with this nonce
+    /// copies this very version.
     ///
     /// # Errors
     /// `Busy`, `Over`.
@@ -362,6 +397,58 @@ impl Chain {
             chain.life = Life::Moved { url };
             Ok(())
         })
+    }
+
+    /// A claim on the register of another MetaStore, at `version` there: a copy of this chain that
+    /// points back to it, at `source`. `turn` says how a loglet's configuration reads from there.
+    ///
+    /// # Errors
+    /// `Busy`, `Over`; `Broken` when a turned configuration is too long.
+    pub fn arriving(
+        &self,
+        source: String,
+        version: u64,
+        nonce: u128,
+        mut turn: impl FnMut(&LogletConfig) -> LogletConfig,
+    ) -> Result<Chain, ChainError> {
+        if self.life != Life::Open {
+            return Err(ChainError::Over);
+        }
+        if self.next.is_some() {
+            return Err(ChainError::Busy);
+        }
+        let mut claim = self.clone();
+        for segment in &mut claim.segments {
+            segment.config = turn(&segment.config);
+        }
+        (claim.version, claim.nonce, claim.moves) = (version, nonce, self.moves + 1);
+        (claim.life, claim.copy_of) = (Life::Moved { url: source }, Some(self.version));
+        claim.check()?;
+        Ok(claim)
+    }
+
+    /// Whether this chain, the source of `claim`, has moved to where that claim stands.
+    #[must_use]
+    pub fn confirms(&self, claim: &Chain) -> bool {
+        let moved = matches!(self.life, Life::Moved { .. }) && self.copy_of.is_none();
+        moved && self.log == claim.log && self.nonce == claim.nonce
+    }
+
+    /// The log goes on here: its source confirms the claim that this chain is. Copies that were under
+    /// way at the source came to nothing.
+    ///
+    /// # Errors
+    /// `NotBusy` when this is no claim.
+    pub fn arrived(&self, nonce: u128) -> Result<Chain, ChainError> {
+        if self.copy_of.is_none() {
+            return Err(ChainError::NotBusy);
+        }
+        let mut chain = self.clone();
+        (chain.life, chain.copy_of) = (Life::Open, None);
+        chain.reserved.clear();
+        chain.stamp(nonce);
+        self.check_change(&chain)?;
+        Ok(chain)
     }
 
     fn change(
@@ -450,6 +537,17 @@ impl Chain {
         if self.life != Life::Open && self.next.is_some() {
             return broken("a log that is over has no next");
         }
+        if self.copy_of.is_some() && !matches!(self.life, Life::Moved { .. }) {
+            return broken("a log on its way points back to where it lives");
+        }
+        let planned = match &self.next {
+            Some(Next::Extend { config, .. }) => Some(config),
+            _ => None,
+        };
+        let mut configs = self.segments.iter().map(|segment| &segment.config).chain(planned);
+        if configs.any(|config| config.params.len() > LOGLET_PARAMS_MAX) {
+            return broken("the parameters of a loglet have a limit");
+        }
         let named = self.segments.iter().map(|s| s.loglet);
         let mut numbers: Vec<u32> = named.chain(self.reserved.iter().copied()).collect();
         numbers.sort_unstable();
@@ -532,6 +630,10 @@ mod wire {
         moved_to: Option<String>,
         #[prost(uint32, repeated, tag = "10")]
         reserved: Vec<u32>,
+        #[prost(uint32, tag = "11")]
+        moves: u32,
+        #[prost(uint64, optional, tag = "12")]
+        copy_of: Option<u64>,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -617,6 +719,8 @@ mod wire {
                     Life::Moved { url } => Some(url.clone()),
                     _ => None,
                 },
+                moves: chain.moves,
+                copy_of: chain.copy_of,
             }
         }
     }
@@ -659,6 +763,8 @@ mod wire {
                     (false, Some(url)) => Life::Moved { url },
                     (false, None) => Life::Open,
                 },
+                moves: wire.moves,
+                copy_of: wire.copy_of,
             })
         }
     }

@@ -117,6 +117,56 @@ fn the_bytes_of_format_1_are_frozen() {
     assert_eq!(hex, include_str!("../testdata/chain-v1.hex").trim());
 }
 
+#[test]
+fn the_bytes_of_a_chain_that_moved_are_frozen() {
+    let (chain, _) = extended(&new(), 3).reserve(11).expect("open");
+    let claim = chain.arriving("file:///d/x".into(), 7, 12, |_| config("turned")).expect("open");
+    let hex: String = claim.encode().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, include_str!("../testdata/chain-v1-claim.hex").trim());
+    // A build that knows nothing of claims is sent to where the log lives.
+    assert_eq!(claim.life, Life::Moved { url: "file:///d/x".into() });
+}
+
+#[test]
+fn a_claim_becomes_the_log_when_its_source_says_so() {
+    let source = extended(&new(), 100);
+    let turn = |config: &LogletConfig| LogletConfig { name: "far".into(), ..config.clone() };
+    let claim = source.arriving("memory:here".into(), 9, 77, turn).expect("open");
+    assert_eq!((claim.version, claim.copy_of, claim.log), (9, Some(source.version), source.log));
+    assert!(claim.segments.iter().all(|segment| segment.config.name == "far"));
+    for over in [claim.propose(None, 1), claim.moved("x".into(), 1), claim.withdraw(1)] {
+        assert_eq!(over, Err(ChainError::Over));
+    }
+    assert_eq!(claim.truncate(LogPos(100), 1), Err(ChainError::Over));
+    assert!(!source.confirms(&claim) && !claim.confirms(&claim));
+    assert!(!source.moved("memory:there".into(), 78).expect("open").confirms(&claim));
+    let moved = source.moved("memory:there".into(), 77).expect("open");
+    assert!(moved.confirms(&claim));
+    assert_eq!(moved.arrived(1), Err(ChainError::NotBusy));
+    let arrived = claim.arrived(79).expect("a claim");
+    assert_eq!((arrived.life.clone(), arrived.moment()), (Life::Open, (1, 10)));
+    assert!(arrived.moment() > moved.moment());
+    let back = arrived.arriving("memory:there".into(), 4, 80, Clone::clone).expect("open");
+    assert_eq!(back.arrived(81).expect("a claim").moment(), (2, 5));
+}
+
+#[test]
+fn a_copy_that_was_under_way_when_the_log_moved_comes_to_nothing() {
+    let (source, number) = extended(&new(), 100).reserve(9).expect("open");
+    let claim = source.arriving("memory:here".into(), 1, 10, Clone::clone).expect("open");
+    assert!(claim.live().0.contains(&number), "until the source has moved, it may still be used");
+    let arrived = claim.arrived(11).expect("a claim");
+    assert_eq!(arrived.live(), (vec![0, 1], number + 1));
+}
+
+#[test]
+fn parameters_have_a_limit() {
+    let long = LogletConfig { params: vec![0; LOGLET_PARAMS_MAX + 1].into(), ..config("far") };
+    let broken = Err(ChainError::Broken("the parameters of a loglet have a limit"));
+    assert_eq!(new().propose(Some(long.clone()), 2), broken);
+    assert_eq!(new().arriving("memory:x".into(), 1, 2, |_| long.clone()), broken);
+}
+
 #[derive(Clone, Debug)]
 enum Change {
     Propose,
@@ -125,7 +175,10 @@ enum Change {
     Complete(u64),
     Truncate(u64),
     Modify(u32),
+    Reserve,
     Move,
+    /// The whole way to another MetaStore.
+    Arrive(u64),
 }
 
 fn changes() -> impl Strategy<Value = Vec<Change>> {
@@ -136,7 +189,9 @@ fn changes() -> impl Strategy<Value = Vec<Change>> {
         2 => (0u64..300).prop_map(Change::Truncate),
         2 => (0u32..12).prop_map(Change::Modify),
         1 => Just(Change::End),
+        1 => Just(Change::Reserve),
         1 => Just(Change::Move),
+        2 => (1u64..9).prop_map(Change::Arrive),
     ];
     prop::collection::vec(change, 0..40)
 }
@@ -152,7 +207,15 @@ fn apply(chain: &Chain, change: &Change, nonce: u128) -> Result<Option<Chain>, C
             let (chain, number) = chain.reserve(nonce)?;
             chain.modify(index, number, LogletPos(0), config("cold"), nonce).map(Some)
         }
+        Change::Reserve => chain.reserve(nonce).map(|(chain, _)| Some(chain)),
         Change::Move => chain.moved("memory:there".into(), nonce).map(Some),
+        Change::Arrive(version) => {
+            let claim = chain.arriving("memory:here".into(), version, nonce, Clone::clone)?;
+            assert_eq!((claim.check(), claim.live()), (Ok(()), chain.live()));
+            assert_eq!(Chain::decode(&claim.encode()), Ok(claim.clone()));
+            assert!(chain.moved("memory:there".into(), nonce)?.confirms(&claim));
+            claim.arrived(nonce).map(Some)
+        }
     }
 }
 
@@ -164,6 +227,10 @@ proptest! {
         for (nonce, change) in changes.iter().enumerate() {
             let Ok(Some(next)) = apply(&chain, change, nonce as u128) else { continue };
             prop_assert_eq!(next.check(), Ok(()));
+            prop_assert!(next.moment() > chain.moment());
+            // A number that is dead in one version is dead in all later ones.
+            let ((alive, bound), (live, _)) = (chain.live(), next.live());
+            prop_assert!(live.iter().all(|number| *number >= bound || alive.contains(number)));
             for segment in &next.segments {
                 if let Some(stop) = segment.stop {
                     prop_assert_eq!(*boundaries.entry(segment.index).or_insert(stop), stop);

@@ -28,4 +28,10 @@ pub const NAME_CHARS_MAX: usize = 128;
 /// Most bytes of a loglet's parameters in the chain.
 pub const LOGLET_PARAMS_MAX: usize = 64 << 10;
 
+/// Most LogServers of one loglet. The number is odd, so that a majority of all is a majority of more.
+pub const REPLICAS_MAX: usize = 9;
+
+/// Most re-sent copies of one batch that wait for its outcome together with the original.
+pub const DUPLICATES_MAX: usize = 8;
+
 const _: () = assert!(ENTRY_BYTES_DEFAULT <= BATCH_BYTES_MAX && BATCH_BYTES_MAX <= ENTRY_BYTES_MAX);

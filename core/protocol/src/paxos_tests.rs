@@ -1,0 +1,351 @@
+//! Paxos, piece by piece; how the pieces work together is in `tests/paxos_model.rs`.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::messages::{MEMBERS_MAX, PUTS_MAX, VALUE_BYTES_MAX};
+use super::registers::{NONCES_MAX, STATE_BYTES_MAX};
+use super::*;
+
+const CLUSTER: u128 = 7;
+
+fn member(node: u32) -> Member {
+    Member::new(node, u128::from(node) << 64 | 1)
+}
+
+fn members(nodes: std::ops::RangeInclusive<u32>) -> Vec<Member> {
+    nodes.map(member).collect()
+}
+
+fn registers() -> Registers {
+    Registers::init(CLUSTER, members(1..=3), BTreeMap::new()).expect("three members")
+}
+
+fn put(nonce: u128, name: &str, expected: u64, value: &[u8]) -> Put {
+    let value = Some(Bytes::copy_from_slice(value));
+    Put { nonce: nonce.into(), name: name.into(), expected, value }
+}
+
+/// Decides `puts` in the next instance.
+fn decide(registers: &mut Registers, puts: Vec<Put>) -> Decided {
+    let decided = Decided { instance: registers.applied() + 1, value: registers.value(puts) };
+    registers.apply(&decided);
+    decided
+}
+
+fn acceptor() -> Acceptor {
+    let mut acceptor = Acceptor::new(member(1), registers());
+    acceptor.set_voting(true);
+    acceptor
+}
+
+fn ask(acceptor: &mut Acceptor, ask: Ask) -> Tell {
+    acceptor.step(PaxosRequest::new(CLUSTER.into(), ask)).reply.tell.expect("an answer")
+}
+
+fn ballot(round: u64) -> Ballot {
+    Ballot { round, node: 9 }
+}
+
+fn prepare(instance: u64, round: u64) -> Ask {
+    Ask::Prepare(Prepare { instance, ballot: ballot(round) })
+}
+
+fn vote(registers: &Registers, round: u64, puts: Vec<Put>) -> Accept {
+    Accept {
+        instance: registers.applied() + 1,
+        ballot: ballot(round),
+        value: registers.value(puts),
+    }
+}
+
+#[test]
+fn a_put_counts_once_and_is_answered_the_same() {
+    let mut registers = registers();
+    let one = put(1, "a", 0, b"one");
+    decide(&mut registers, vec![one.clone(), put(2, "a", 0, b"two"), one.clone()]);
+    decide(&mut registers, vec![one.clone()]);
+    assert_eq!(registers.recall(1, 2), Recall::Known(Outcome::Written(1)));
+    assert_eq!(registers.recall(2, 2), Recall::Known(Outcome::Conflict(1)));
+    let one = Register { version: 1, value: Some(Bytes::from_static(b"one")) };
+    assert_eq!(registers.get("a"), one);
+}
+
+#[test]
+fn deleted_registers_go_on_counting() {
+    let mut registers = registers();
+    decide(&mut registers, vec![put(1, "a", 0, b"one")]);
+    decide(&mut registers, vec![Put { value: None, ..put(2, "a", 1, b"") }]);
+    assert_eq!(registers.get("a"), Register { version: 2, value: None });
+    decide(&mut registers, vec![put(3, "a", 0, b"no"), put(4, "a", 2, b"again")]);
+    assert_eq!(registers.get("a").version, 3);
+}
+
+#[test]
+fn a_nonce_is_absent_only_while_it_would_be_remembered() {
+    let mut registers = registers();
+    assert_eq!(registers.recall(5, 2), Recall::Absent);
+    let first = registers.applied() + 1;
+    decide(&mut registers, vec![put(0, "a", 9, b"")]);
+    let mut nonce = 1;
+    while nonce <= NONCES_MAX as u128 {
+        let some = (nonce..nonce + 512).map(|nonce| put(nonce, "a", 9, b"")).collect();
+        decide(&mut registers, some);
+        nonce += 512;
+    }
+    assert_eq!(registers.recall(0, first), Recall::Forgotten);
+    assert_eq!(registers.recall(1, first + 1), Recall::Known(Outcome::Conflict(0)));
+    assert_eq!(registers.recall(nonce, first + 1), Recall::Absent);
+    assert_eq!(registers.recall(nonce, first), Recall::Forgotten);
+}
+
+#[test]
+fn registers_that_are_full_take_what_makes_them_smaller() {
+    let mut registers = registers();
+    let big = vec![0; VALUE_BYTES_MAX];
+    let count = STATE_BYTES_MAX / VALUE_BYTES_MAX;
+    for index in 0..count as u128 {
+        decide(&mut registers, vec![put(index, &format!("r{index}"), 0, &big)]);
+    }
+    let last = count as u128 - 1;
+    assert_eq!(registers.recall(last, 2), Recall::Known(Outcome::Full));
+    decide(&mut registers, vec![put(100, "r0", 1, b"small"), put(101, "last", 0, &big)]);
+    assert_eq!(registers.recall(100, 2), Recall::Known(Outcome::Written(2)));
+    assert_eq!(registers.recall(101, 2), Recall::Known(Outcome::Written(1)));
+    let reply = PaxosReply::from(Tell::CatchUp(CatchUp {
+        snapshot: registers.encode(),
+        decided: Vec::new(),
+    }));
+    PaxosReply::from_bytes(reply.to_bytes()).expect("full registers fit into a message");
+}
+
+#[test]
+fn members_change_one_by_one() {
+    let registers = registers();
+    let change =
+        |nodes: &[u32]| registers.change_members(nodes.iter().map(|node| member(*node)).collect());
+    assert_eq!(change(&[4, 3, 2]).expect("one for one").members, members(2..=4));
+    assert!(change(&[1, 2, 3, 4]).is_ok() && change(&[1, 2]).is_ok());
+    assert_eq!(change(&[3, 4, 5]), Err(MembersRefused::TooManyAtOnce));
+    assert_eq!(change(&[1]), Err(MembersRefused::TooManyAtOnce));
+    assert!(matches!(change(&[]), Err(MembersRefused::Malformed(_))));
+    assert!(matches!(change(&[1, 2, 3, 3]), Err(MembersRefused::Malformed(_))));
+    let disk = registers.change_members(vec![member(1), member(2), Member::new(3, 77)]);
+    disk.expect("another disk is another member");
+}
+
+#[test]
+fn a_laggard_gets_values_while_they_are_kept_and_a_snapshot_otherwise() {
+    let mut ahead = acceptor();
+    let mut behind = ahead.clone();
+    for nonce in 0..100 {
+        let mut registers = ahead.registers().clone();
+        let decided = decide(&mut registers, vec![put(nonce, "a", nonce as u64, b"x")]);
+        ahead.learned(CatchUp { decided: vec![decided], snapshot: Bytes::new() });
+    }
+    let few = ahead.catch_up(ahead.registers().applied() - 3);
+    assert!(few.snapshot.is_empty() && few.decided.len() == 3);
+    let all = ahead.catch_up(1);
+    assert!(!all.snapshot.is_empty());
+    let step = behind.learned(all);
+    assert!(step.sync && step.persist.len() == 1);
+    assert_eq!(behind.registers(), ahead.registers());
+    assert_eq!(ahead.catch_up(ahead.registers().applied()), CatchUp::default());
+}
+
+#[test]
+fn what_is_persisted_gives_the_same_acceptor_again() {
+    let mut live = acceptor();
+    let mut again = Acceptor::new(member(1), Registers::blank());
+    let mut journal = live.image();
+    let puts = vec![put(1, "a", 0, b"x")];
+    let accept = vote(live.registers(), 2, puts.clone());
+    let decided = Decided { instance: 2, value: accept.value.clone() };
+    let learn = Ask::Learn(CatchUp { decided: vec![decided], ..CatchUp::default() });
+    for ask in [prepare(2, 1), prepare(2, 2), Ask::Accept(accept), learn, prepare(3, 5)] {
+        journal.extend(live.step(PaxosRequest::new(CLUSTER.into(), ask)).persist);
+    }
+    journal.into_iter().for_each(|persist| again.replay(persist).expect("in order"));
+    again.set_voting(true);
+    assert_eq!(again, live);
+    let mut short = Acceptor::new(member(1), Registers::blank());
+    live.image().into_iter().for_each(|persist| short.replay(persist).expect("in order"));
+    assert_eq!(short.image(), live.image());
+    let stale = Persist::Promise(Prepare { instance: 2, ballot: ballot(9) });
+    assert!(short.replay(stale).is_err());
+}
+
+#[test]
+fn a_ballot_is_promised_once_and_a_vote_may_be_asked_for_again() {
+    let mut acceptor = acceptor();
+    assert!(matches!(ask(&mut acceptor, prepare(2, 3)), Tell::Promise(_)));
+    assert_eq!(ask(&mut acceptor, prepare(2, 3)), Tell::Refused(ballot(3)));
+    let accept = Ask::Accept(vote(acceptor.registers(), 3, Vec::new()));
+    assert_eq!(ask(&mut acceptor, accept.clone()), Tell::Accepted(()));
+    assert_eq!(ask(&mut acceptor, accept), Tell::Accepted(()));
+    let low = Ask::Accept(vote(acceptor.registers(), 2, Vec::new()));
+    assert_eq!(ask(&mut acceptor, low), Tell::Refused(ballot(3)));
+}
+
+#[test]
+fn who_has_no_vote_says_how_far_it_is() {
+    let state = |tell| match tell {
+        Tell::State(state) => (state.applied, state.counts, state.votes),
+        other => panic!("{other:?}"),
+    };
+    let mut late = acceptor();
+    assert_eq!(state(ask(&mut late, prepare(3, 1))), (1, true, true));
+    let mut forgot = acceptor();
+    forgot.set_voting(false);
+    assert_eq!(state(ask(&mut forgot, prepare(2, 1))), (1, false, false));
+    let mut other_disk = Acceptor::new(Member::new(1, 5), registers());
+    other_disk.set_voting(true);
+    assert_eq!(state(ask(&mut other_disk, prepare(2, 1))), (1, true, false));
+    let mut foreign = acceptor();
+    let request = PaxosRequest::new(8.into(), prepare(2, 1));
+    assert_eq!(state(foreign.step(request).reply.tell.expect("an answer")), (0, false, false));
+    assert_eq!(foreign, acceptor());
+}
+
+#[test]
+fn a_blank_acceptor_takes_a_snapshot_and_nothing_else() {
+    let mut blank = Acceptor::new(member(2), Registers::blank());
+    blank.set_voting(true);
+    let values = CatchUp {
+        decided: vec![Decided { instance: 1, value: registers().value(Vec::new()) }],
+        ..CatchUp::default()
+    };
+    assert!(blank.step(PaxosRequest::new(CLUSTER.into(), Ask::Learn(values))).persist.is_empty());
+    for request in [prepare(1, 1), prepare(2, 1), Ask::Accept(vote(&registers(), 1, Vec::new()))] {
+        assert!(matches!(ask(&mut blank, request), Tell::State(State { votes: false, .. })));
+    }
+    let snapshot = acceptor().catch_up(0);
+    let foreign = PaxosRequest::new(8.into(), Ask::Learn(snapshot.clone()));
+    assert!(blank.step(foreign).persist.is_empty());
+    assert!(blank.step(PaxosRequest::new(CLUSTER.into(), Ask::Learn(snapshot))).sync);
+    assert!(matches!(ask(&mut blank, prepare(2, 1)), Tell::Promise(_)));
+}
+
+#[test]
+fn an_attempt_whose_calls_all_end_ends() {
+    let registers = registers();
+    let mut proposer = Proposer::new(9);
+    let mut out = Vec::new();
+    proposer.propose(&registers, None, &mut out);
+    let attempts: Vec<_> = out
+        .drain(..)
+        .map(|action| match action {
+            Action::Send { to, attempt, .. } => (to, attempt),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let (_, attempt) = attempts[0];
+    proposer.answered(member(1), attempt, Some(Tell::Refused(ballot(6))), &mut out);
+    proposer.answered(member(1), attempt, Some(Tell::Promise(Promise::default())), &mut out);
+    assert!(out.is_empty() && !proposer.is_idle());
+    proposer.answered(member(2), attempt, None, &mut out);
+    assert_eq!(out, [Action::BackOff { round: 6 }]);
+    assert!(proposer.is_idle());
+    out.clear();
+    proposer.propose(&registers, None, &mut out);
+    let Action::Send { attempt, .. } = out[0].clone() else { panic!("{out:?}") };
+    assert_eq!(attempt.ballot, ballot(7));
+}
+
+#[test]
+fn a_member_that_is_behind_is_helped_once_a_phase() {
+    let mut ahead = registers();
+    decide(&mut ahead, Vec::new());
+    let mut proposer = Proposer::new(9);
+    let mut out = Vec::new();
+    proposer.propose(&ahead, None, &mut out);
+    let Action::Send { attempt, .. } = out[0].clone() else { panic!("{out:?}") };
+    out.clear();
+    let at = |applied| Some(Tell::State(State { applied, votes: true, ..State::default() }));
+    proposer.answered(member(1), attempt, at(1), &mut out);
+    assert_eq!(out, [Action::Help { to: member(1), attempt, applied: 1 }]);
+    out.clear();
+    proposer.answered(member(1), attempt, at(2), &mut out);
+    assert!(matches!(&out[..], [Action::Send { .. }]));
+    proposer.answered(member(1), attempt, at(1), &mut out);
+    proposer.answered(member(2), attempt, None, &mut out);
+    assert_eq!(out.last(), Some(&Action::BackOff { round: 1 }));
+}
+
+#[test]
+fn limits_are_checked_where_bytes_come_in() {
+    let refused = |value| {
+        let accept = Accept { instance: 2, ballot: ballot(1), value };
+        PaxosRequest::from_bytes(PaxosRequest::new(CLUSTER.into(), Ask::Accept(accept)).to_bytes())
+            .expect_err("over a limit")
+    };
+    let value = |puts| registers().value(puts);
+    refused(Value::default());
+    refused(Value { puts: Vec::new(), members: members(1..=MEMBERS_MAX as u32 + 1) });
+    refused(Value { puts: Vec::new(), members: vec![member(2), member(1)] });
+    refused(value(vec![put(1, &"n".repeat(129), 0, b"")]));
+    refused(value(vec![put(1, "a", 0, &vec![0; VALUE_BYTES_MAX + 1])]));
+    refused(value(vec![Put::default(); PUTS_MAX + 1]));
+}
+
+/// These bytes are on disks and on wires: they never change.
+#[test]
+fn bytes_are_frozen() {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let mut registers = Registers::init(CLUSTER, vec![member(1)], BTreeMap::new()).expect("one");
+    let decided = decide(&mut registers, vec![put(1, "a", 0, b"x"), put(2, "a", 7, b"y")]);
+    let frozen = include_str!("../testdata/paxos-v1.hex");
+    let mut lines = frozen.lines();
+    let learn = CatchUp { decided: vec![decided], ..CatchUp::default() };
+    let request = PaxosRequest::new(CLUSTER.into(), Ask::Learn(learn));
+    assert_eq!(hex(&registers.encode()), lines.next().expect("the registers"));
+    assert_eq!(hex(&request.to_bytes()), lines.next().expect("the request"));
+    assert_eq!(Registers::decode(registers.encode()), Ok(registers));
+    assert_eq!(PaxosRequest::from_bytes(request.to_bytes()), Ok(request));
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_decode_or_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let bytes = Bytes::from(bytes);
+        let _ = PaxosReply::from_bytes(bytes.clone());
+        let _ = Registers::decode(bytes.clone());
+        if let Ok(request) = PaxosRequest::from_bytes(bytes) {
+            acceptor().step(request);
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_of_a_snapshot_is_noticed(bit in 0usize..4096) {
+        let mut registers = registers();
+        decide(&mut registers, vec![put(1, "a", 0, b"some value"), put(2, "b", 0, b"")]);
+        let mut bytes = registers.encode().to_vec();
+        let bit = bit % (bytes.len() * 8);
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        prop_assert!(Registers::decode(bytes.into()).is_err());
+    }
+
+    /// Whatever is decided, a snapshot in between changes nothing of what follows.
+    #[test]
+    fn a_snapshot_goes_on_like_the_original(
+        puts in prop::collection::vec((0u128..6, 0usize..3, 0u64..4, any::<bool>()), 1..40),
+        cut in 0usize..40,
+    ) {
+        let (mut original, mut copy) = (registers(), registers());
+        for (index, (nonce, name, expected, delete)) in puts.into_iter().enumerate() {
+            if index == cut {
+                copy = Registers::decode(copy.encode()).expect("own bytes");
+            }
+            let mut put = put(nonce, ["a", "b", "c"][name], expected, &[index as u8]);
+            if delete {
+                put.value = None;
+            }
+            let decided = decide(&mut original, vec![put]);
+            copy.apply(&decided);
+        }
+        prop_assert_eq!(&original, &copy);
+        prop_assert_eq!(original.encode(), copy.encode());
+    }
+}
