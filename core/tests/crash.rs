@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use virtuallog::protocol::{Batch, BatchBuilder, LogId, LogletId, LogletPos, WriterId};
-use virtuallog::storage::{PlantedBug, Storage, StorageError, StorageOptions};
+use virtuallog::storage::{Identity, Place, PlantedBug, Storage, StorageError, StorageOptions};
 use virtuallog::testing::simdisk::SimDisk;
 
 const ROOT: &str = "/store";
@@ -46,10 +46,22 @@ enum Step {
     Seal(u32),
     Trim(u32, u64),
     Retire(&'static [u32], u32),
+    /// Of a sequencer: first position, known tail, entry bytes, entries.
+    Store(u32, u64, u64, usize, u32),
+    /// First position, entry bytes, entries.
+    Repair(u32, u64, usize, u32),
+    /// Stores, a seal, a store that comes too late and a repair, in one block.
+    Race(u32, u32),
+    /// Says whose disk it is.
+    Identify,
+    /// A generation that another node showed.
+    Peer(u32, u64),
     Reopen,
 }
 
-use Step::{Append, Burst, Create, Reopen, Retire, Seal, Trim};
+use Step::{
+    Append, Burst, Create, Identify, Peer, Race, Reopen, Repair, Retire, Seal, Store, Trim,
+};
 
 const SCRIPTS: &[&[Step]] = &[
     // Life of one loglet: rolls, journal files used again, trims with holes, a seal.
@@ -117,7 +129,36 @@ const SCRIPTS: &[&[Step]] = &[
         Reopen,
         Append(4, 10, 1),
     ],
+    // A LogServer: stores that pass something over, seals among stores, repairs after them.
+    &[
+        Create(1, 0),
+        Store(1, 0, 0, 700, 2),
+        Store(1, 2, 0, 2500, 1),
+        Identify,
+        Store(1, 10, 10, 2500, 1),
+        Peer(2, 5),
+        Store(1, 11, 10, 2500, 1),
+        Create(2, 0),
+        Race(1, 3),
+        Repair(1, 20, 900, 2),
+        Store(2, 5, 5, 3000, 2),
+        Peer(2, 9),
+        Repair(1, 40, 3000, 1),
+        Reopen,
+        Repair(1, 41, 2500, 1),
+        Trim(1, 12),
+        Store(2, 7, 5, 2500, 2),
+        Race(2, 2),
+        Peer(3, 1),
+        Trim(1, 41),
+        Repair(2, 30, 100, 1),
+        Retire(&[1], 2),
+        Repair(1, 42, 2500, 2),
+    ],
 ];
+
+const IDENTITY: Identity = Identity { cluster: 0xc1, node: 1 };
+const PEER_STORAGE: u128 = 0xd15c;
 
 /// What a loglet was told and what it answered.
 #[derive(Clone, Default)]
@@ -142,6 +183,12 @@ struct Promised {
     retired: BTreeSet<u32>,
     bound: u32,
     seq: BTreeMap<u32, u64>,
+    /// Highest generation that was shown.
+    generation: u64,
+    identity_asked: bool,
+    identity_set: bool,
+    /// By node: what was told, and what was remembered.
+    peers: BTreeMap<u32, (u64, u64)>,
 }
 
 fn batch(segment: u32, seq: u64, bytes: usize, count: u32) -> Batch {
@@ -156,42 +203,98 @@ fn batch(segment: u32, seq: u64, bytes: usize, count: u32) -> Batch {
 
 type Shared = Arc<Mutex<Promised>>;
 
-fn append(store: &Storage, promised: &Shared, segment: u32, bytes: usize, count: u32) {
-    let (at, batch) = {
+/// Gives a batch to the store and notes what becomes of it. `place` is asked with the tail as it will
+/// be when the store comes to it.
+fn append(
+    store: &Storage,
+    promised: &Shared,
+    (segment, bytes, count): (u32, usize, u32),
+    place: impl FnOnce(u64) -> Place,
+) {
+    let (place, at, batch) = {
         let mut promised = promised.lock().unwrap();
         let seq = promised.seq.entry(segment).or_default();
         let batch = batch(segment, *seq, bytes, count);
         *seq += u64::from(count);
         let loglet = promised.loglets.entry(segment).or_default();
-        let at = loglet.tail;
+        let place = place(loglet.tail);
+        let at = match place {
+            Place::Tail => loglet.tail,
+            Place::At(first) | Place::Repair(first) | Place::Store { first, .. } => first.0,
+        };
         loglet.given.insert(at, batch.as_bytes().to_vec());
-        loglet.tail += u64::from(count);
-        (at, batch)
+        loglet.tail = at + u64::from(count);
+        (place, at, batch)
     };
     let (told, promised) = (batch.as_bytes().to_vec(), Arc::clone(promised));
+    let answer = if place == Place::Tail { at } else { at + u64::from(count) };
     store.append(
         id(segment),
-        None,
+        place,
         batch,
         Box::new(move |outcome| match outcome {
-            Ok(first) => {
+            Ok(position) => {
                 let mut promised = promised.lock().unwrap();
                 let loglet = promised.loglets.get_mut(&segment).unwrap();
-                assert_eq!(loglet.given.get(&first.0), Some(&told), "answered another position");
-                loglet.acked.insert(first.0, told);
+                assert_eq!((position.0, loglet.given.get(&at)), (answer, Some(&told)));
+                loglet.acked.insert(at, told);
             }
             Err(StorageError::InDoubt(_) | StorageError::Poisoned(_)) => {}
-            // Refused for sure, when the machine stopped while a data file was written: must never
-            // show.
+            // Refused for sure, since it came after a seal, or since the machine stopped while a data
+            // file was written: must never show.
             Err(_) => {
                 let mut promised = promised.lock().unwrap();
-                promised.loglets.get_mut(&segment).unwrap().given.remove(&at);
+                let given = &mut promised.loglets.get_mut(&segment).unwrap().given;
+                if given.get(&at) == Some(&told) {
+                    given.remove(&at);
+                }
             }
         }),
     );
 }
 
-fn step(store: &Storage, promised: &Shared, step: Step) {
+/// The stores of a sequencer, one after the other, while somebody seals.
+fn race(store: &Storage, promised: &Shared, segment: u32, count: u32) {
+    let behind = |tail| Place::Store { first: LogletPos(tail), known_tail: LogletPos(0) };
+    for _ in 0..count {
+        append(store, promised, (segment, 50, 1), behind);
+    }
+    step_one(store, promised, Seal(segment));
+    let tail = promised.lock().unwrap().loglets[&segment].tail;
+    append(store, promised, (segment, 60, 1), behind);
+    append(store, promised, (segment, 70, 1), |_| Place::Repair(LogletPos(tail)));
+}
+
+/// What `work` asks for shares one block: it runs in a completion, and so while its caller leads.
+fn in_one_block(
+    store: &Arc<Storage>,
+    segment: u32,
+    work: impl FnOnce(&Arc<Storage>) + Send + 'static,
+) {
+    let again = Arc::clone(store);
+    store.trim(id(segment), LogletPos(0), Box::new(move |_| work(&again)));
+}
+
+fn step(store: &Arc<Storage>, promised: &Shared, step: Step) {
+    let shared = Arc::clone(promised);
+    match step {
+        Burst(segment, count) => in_one_block(store, segment, move |store| {
+            for _ in 0..count {
+                append(store, &shared, (segment, 50, 1), |_| Place::Tail);
+            }
+            step_one(store, &shared, Seal(segment));
+        }),
+        Race(segment, count) => {
+            in_one_block(store, segment, move |store| race(store, &shared, segment, count));
+        }
+        one => step_one(store, promised, one),
+    }
+    let mut promised = promised.lock().unwrap();
+    promised.generation = promised.generation.max(store.generation());
+}
+
+/// A step that is one request.
+fn step_one(store: &Storage, promised: &Shared, step: Step) {
     let answer = |then: fn(&mut Promised, u32, u64), segment: u32| {
         let promised = Arc::clone(promised);
         Box::new(move |outcome: Result<LogletPos, StorageError>| {
@@ -211,16 +314,16 @@ fn step(store: &Storage, promised: &Shared, step: Step) {
             let then = |p: &mut Promised, s: u32, _| p.loglets.get_mut(&s).unwrap().created = true;
             store.create(id(segment), LogletPos(base), answer(then, segment));
         }
-        Append(segment, bytes, count) => append(store, promised, segment, bytes, count),
-        Burst(segment, count) => {
-            // The completion of the first runs while the leader leads: the rest share one block.
-            let later = Arc::new(Mutex::new(false));
-            let inner = Arc::clone(&later);
-            store.trim(id(segment), LogletPos(0), Box::new(move |_| *inner.lock().unwrap() = true));
-            for _ in 0..count {
-                append(store, promised, segment, 50, 1);
-            }
-            self::step(store, promised, Seal(segment));
+        Append(segment, bytes, count) => {
+            append(store, promised, (segment, bytes, count), |_| Place::Tail);
+        }
+        Store(segment, first, known_tail, bytes, count) => {
+            let (first, known_tail) = (LogletPos(first), LogletPos(known_tail));
+            let place = Place::Store { first, known_tail };
+            append(store, promised, (segment, bytes, count), |_| place);
+        }
+        Repair(segment, first, bytes, count) => {
+            append(store, promised, (segment, bytes, count), |_| Place::Repair(LogletPos(first)));
         }
         Seal(segment) => {
             promised.lock().unwrap().loglets.get_mut(&segment).unwrap().sealing = true;
@@ -249,7 +352,18 @@ fn step(store: &Storage, promised: &Shared, step: Step) {
             };
             store.retire(LOG, live.to_vec(), bound, answer(then, bound));
         }
-        Reopen => unreachable!("done by the caller"),
+        Identify => {
+            promised.lock().unwrap().identity_asked = true;
+            let set = store.set_identity(IDENTITY).is_ok();
+            promised.lock().unwrap().identity_set |= set;
+        }
+        Peer(node, generation) => {
+            promised.lock().unwrap().peers.entry(node).or_default().0 = generation;
+            if let Ok(highest) = store.remember_peer(node, PEER_STORAGE, generation) {
+                promised.lock().unwrap().peers.get_mut(&node).unwrap().1 = highest;
+            }
+        }
+        Burst(..) | Race(..) | Reopen => unreachable!("done by the callers"),
     }
 }
 
@@ -283,6 +397,21 @@ fn run(script: &[Step], disk: &SimDisk, planted: Option<PlantedBug>) -> Promised
 
 /// What is in the store, or how it breaks the promise.
 fn check(store: &Storage, promised: &Promised) -> Result<(), String> {
+    let (found, now) = (store.generation_found(), store.generation());
+    if found < promised.generation || now <= found {
+        return Err(format!("generation {} was shown, then {found}, {now}", promised.generation));
+    }
+    match store.identity() {
+        None if !promised.identity_set => {}
+        Some(IDENTITY) if promised.identity_asked => {}
+        other => return Err(format!("identity {other:?}")),
+    }
+    for (node, (told, remembered)) in &promised.peers {
+        let highest = store.remember_peer(*node, PEER_STORAGE, 0).map_err(|e| e.to_string())?;
+        if !(*remembered..=*told).contains(&highest) {
+            return Err(format!("node {node} showed {told}, {highest} is remembered"));
+        }
+    }
     let there: BTreeSet<u32> = store.loglets().iter().map(|id| id.segment).collect();
     for (segment, loglet) in &promised.loglets {
         let gone = promised.retired.contains(segment);
@@ -375,10 +504,10 @@ fn check_crash(crashed: &SimDisk, promised: &Promised, thorough: bool) -> Result
     if picture(&store) != before {
         return Err("recovery of what was recovered is something else".to_owned());
     }
-    let shared: Shared = Arc::new(Mutex::new(Promised::default()));
+    let shared = Shared::default();
     let segment = 1000;
     step(&store, &shared, Create(segment, 7));
-    append(&store, &shared, segment, 100, 2);
+    step(&store, &shared, Append(segment, 100, 2));
     let after = shared.lock().unwrap().clone();
     match after.loglets[&segment].acked.len() {
         1 => check_entries(&store, segment, &after.loglets[&segment], 7, 9),
@@ -398,9 +527,10 @@ impl Random {
     }
 }
 
-/// Subsets of `n` operations: none, all, each one alone, all but each one, and some at random.
-fn subsets(n: usize, random: &mut Random, singles_max: usize) -> Vec<Vec<bool>> {
-    let mut all = vec![vec![false; n], vec![true; n]];
+/// Subsets of `n` operations, the first of which are `names`: none, all, all but the names, each one
+/// alone, all but each one, and some at random.
+fn subsets(n: usize, names: usize, random: &mut Random, singles_max: usize) -> Vec<Vec<bool>> {
+    let mut all = vec![vec![false; n], vec![true; n], (0..n).map(|i| i >= names).collect()];
     let every = n.div_ceil(singles_max).max(1);
     let offset = random.next() as usize % every;
     for i in (offset..n).step_by(every) {
@@ -439,7 +569,7 @@ fn enumerate(planted: Option<PlantedBug>, failures_max: usize) -> Tally {
             disk.stop_at(stop);
             let promised = run(script, &disk, planted);
             tally.stops += 1;
-            for keep in subsets(disk.unsynced(), &mut random, 40) {
+            for keep in subsets(disk.unsynced(), disk.unsynced_names(), &mut random, 40) {
                 let crashed = disk.crash(|i| keep[i]);
                 // The same disk after another stop can follow on other promises.
                 if !tally.states.insert(crashed.fingerprint() ^ (stop << 40) ^ (s as u64) << 60) {

@@ -15,7 +15,7 @@ use virtuallog_protocol::{Batch, LogId, LogletConfig, LogletId, LogletPos, Stamp
 
 use crate::error::{Error, ErrorCode};
 use crate::loglet::{Ack, Loglet, LogletError, LogletProvider};
-use crate::storage::{Done, LogletStatus, ReadOnlyStorage, Storage, StorageError};
+use crate::storage::{Done, LogletStatus, Place, ReadOnlyStorage, Storage, StorageError};
 
 /// The kind of the loglets of this file.
 pub const KIND: &str = "local";
@@ -80,11 +80,11 @@ impl LocalLoglet {
 #[async_trait]
 impl Loglet for LocalLoglet {
     fn append(&self, batch: Batch, ack: Ack) {
-        self.storage.append(self.id, None, batch, done(ack));
+        self.storage.append(self.id, Place::Tail, batch, done(ack));
     }
 
     fn append_blocking(&self, batch: Batch, ack: Ack) {
-        self.storage.append_here(self.id, None, batch, done(ack));
+        self.storage.append_here(self.id, Place::Tail, batch, done(ack));
     }
 
     async fn check_tail(&self) -> Result<Tail<LogletPos>, LogletError> {
@@ -133,7 +133,7 @@ impl Loglet for LocalLoglet {
 
     async fn fill(&self, first: LogletPos, batch: Batch) -> Result<(), LogletError> {
         let (done, filled) = reply(drop);
-        self.storage.append(self.id, Some(first), batch, done);
+        self.storage.append(self.id, Place::At(first), batch, done);
         filled.await
     }
 }
@@ -142,7 +142,7 @@ fn done(ack: Ack) -> Done {
     Box::new(|outcome| ack.complete(outcome.map_err(LogletError::from)))
 }
 
-fn plan(args: &str) -> Result<LogletConfig, Error> {
+pub(crate) fn plan(args: &str) -> Result<LogletConfig, Error> {
     match args {
         "" => Ok(LogletConfig { kind: KIND.into(), params: Bytes::new(), name: KIND.into() }),
         _ => Err(Error::invalid(format!("`local` takes nothing after it, not `{args}`"))),

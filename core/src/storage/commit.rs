@@ -3,8 +3,8 @@
 //! All requests go through one queue, so that a seal is ordered with appends. Whoever *leads* takes
 //! everything that waits, and in this order (1) writes the batches to the data files, unsynced, where
 //! a full disk is a definite refusal of that loglet's batches and harms nothing else; (2) writes one
-//! block to the journal; (3) syncs it, once; (4) publishes; (5) answers, holding no lock. Requests
-//! are checked when they are taken, against a state that includes earlier ones of the same block.
+//! block to the journal; (3) syncs it, once; (4) publishes; (5) answers, holding no lock. Before, it
+//! asks `stage.rs` which requests may go into the block.
 //!
 //! One block is synced before the next is written. The next leader starts with all that came in
 //! meanwhile; nobody waits for company. The leader is the commit thread, or a caller that lends
@@ -15,16 +15,18 @@
 use std::collections::BTreeMap;
 use std::io::IoSlice;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use virtuallog_protocol::record::STAMP_LEN;
-use virtuallog_protocol::{Batch, LogId, LogletId, LogletPos, StampedBatch, WriterId};
+use virtuallog_protocol::{Batch, LogId, LogletId, LogletPos, WriterId};
 
-use super::data::{DATA_START, FileKey, Slot};
+use super::data::{FileKey, Slot};
 use super::error::StorageError;
-use super::journal::{BlockBuilder, Control, JournalFile, PAGE, block_size, journal_path};
+use super::journal::{BlockBuilder, JournalFile, PAGE, block_size, journal_path};
 use super::keep::Task;
 use super::reply::Reply;
+use super::stage::{Block, Item, Place, Room, Staged};
 use super::state::{Loglet, LogletState};
 use super::{Inner, PlantedBug};
 
@@ -39,7 +41,7 @@ const CONTROL_BYTES: usize = 64;
 pub(crate) enum Request {
     Append {
         id: LogletId,
-        first: Option<LogletPos>,
+        place: Place,
         batch: Batch,
         done: Reply,
     },
@@ -85,7 +87,7 @@ impl Request {
         }
     }
 
-    fn done(self) -> Option<Reply> {
+    pub(super) fn done(self) -> Option<Reply> {
         match self {
             Request::Append { done, .. }
             | Request::Create { done, .. }
@@ -119,62 +121,6 @@ pub(crate) struct Committer {
     pub(crate) marked: bool,
     /// The sequence number that each writer's next batch has to have.
     pub(crate) writers: BTreeMap<LogletId, BTreeMap<WriterId, u64>>,
-}
-
-/// A block while it is put together.
-#[derive(Default)]
-struct Block {
-    touched: BTreeMap<LogletId, Staged>,
-    retired: BTreeMap<LogId, u32>,
-    items: Vec<Item>,
-    answers: Vec<(Reply, Answer)>,
-    /// Batches that there was no room for: the writer's later ones must not overtake them.
-    refused: Vec<(LogletId, WriterId, u64)>,
-    mark: bool,
-}
-
-/// A loglet as the block will leave it.
-struct Staged {
-    /// `None` until the block that creates it is durable.
-    loglet: Option<Arc<Loglet>>,
-    before: LogletState,
-    after: LogletState,
-    writers: BTreeMap<WriterId, u64>,
-    starts: Vec<(LogletPos, u64, LogletPos)>,
-    trimmed: bool,
-    removed: bool,
-    /// Why none of its batches in this block is stored.
-    failed: Option<StorageError>,
-}
-
-enum Item {
-    Batch {
-        key: FileKey,
-        offset: u64,
-        stamp: [u8; STAMP_LEN],
-        batch: Batch,
-    },
-    /// `opens`: the data file that it announces.
-    Control {
-        bytes: Vec<u8>,
-        opens: Option<FileKey>,
-    },
-}
-
-enum Answer {
-    /// Of an append: fails when its loglet's data could not be written.
-    Position(LogletId, LogletPos),
-    /// Of a seal.
-    Tail(LogletId),
-    Settled(Result<LogletPos, StorageError>),
-}
-
-/// What there is room for.
-enum Room {
-    All,
-    /// The journal is full but for what is kept for seals and trims.
-    Control(StorageError),
-    None(StorageError),
 }
 
 impl Inner {
@@ -301,205 +247,6 @@ impl Inner {
         self.retire_journal_file(old_epoch, old, manifest)
     }
 
-    fn stage(&self, committer: &Committer, block: &mut Block, request: Request, room: &Room) {
-        let refuse = match (room, &request) {
-            (Room::All, _) => None,
-            (Room::Control(e), Request::Append { .. }) | (Room::None(e), _) => Some(e.clone()),
-            (Room::Control(_), _) => None,
-        };
-        if let Some(e) = refuse {
-            if let Request::Append { id, batch, .. } = &request {
-                block.refused.push((*id, batch.header().writer, batch.header().first_seq));
-            }
-            if let Some(done) = request.done() {
-                block.answers.push((done, Answer::Settled(Err(e))));
-            }
-            return;
-        }
-        let (done, answer) = match request {
-            Request::Append { id, first, batch, done } => {
-                (done, self.stage_append(committer, block, id, first, batch))
-            }
-            Request::Create { id, base, done } => (done, self.stage_create(block, id, base)),
-            Request::Seal { id, done } => (done, self.stage_seal(block, id)),
-            Request::Trim { id, keep_from, done } => (done, self.stage_trim(block, id, keep_from)),
-            Request::Retire { log, live, bound, done } => {
-                (done, Ok(self.stage_retire(block, log, live, bound)))
-            }
-            Request::Start { id, file, start, position } => {
-                self.stage_start(block, id, file, start, position);
-                return;
-            }
-            Request::Mark => {
-                block.mark = true;
-                return;
-            }
-        };
-        block.answers.push((done, answer.unwrap_or_else(|e| Answer::Settled(Err(e)))));
-    }
-
-    fn stage_append(
-        &self,
-        committer: &Committer,
-        block: &mut Block,
-        id: LogletId,
-        first: Option<LogletPos>,
-        batch: Batch,
-    ) -> Result<Answer, StorageError> {
-        let staged = self.staged(&mut block.touched, id)?;
-        if staged.after.sealed {
-            return Err(StorageError::Sealed);
-        }
-        let tail = staged.after.tail;
-        let header = *batch.header();
-        // Refused for good, and noted at once: later ones of this very block must not overtake it.
-        let mut refuse = |staged: &mut Staged, error| {
-            staged.writers.entry(header.writer).or_insert(header.first_seq);
-            block.refused.push((id, header.writer, header.first_seq));
-            Err(error)
-        };
-        if first.is_some_and(|first| first < tail) {
-            // A place that its caller gave it: nothing can overtake it to there.
-            return Err(StorageError::Position { tail });
-        }
-        let first = first.unwrap_or(tail);
-        let known = committer.writers.get(&id).and_then(|of| of.get(&header.writer));
-        if let Some(&expected) = staged.writers.get(&header.writer).or(known)
-            && expected != header.first_seq
-        {
-            return Err(StorageError::OutOfOrder { expected });
-        }
-        if first.0.checked_add(batch.count()).is_none() {
-            return refuse(staged, StorageError::Position { tail });
-        }
-        let stamped = StampedBatch { loglet: id, first, batch };
-        let len = stamped.encoded_len() as u64;
-        let active = staged.after.active;
-        if active.len > DATA_START && active.len + len > self.options.data_file_bytes {
-            if let Err(error) = self.files.create((id, first)) {
-                return refuse(staged, error);
-            }
-            staged.after.roll(first);
-            let bytes = Control::Roll { id, base: first }.encode();
-            block.items.push(Item::Control { bytes, opens: Some((id, first)) });
-        }
-        let offset = staged.after.active.len;
-        staged.after.active.len += len;
-        staged.after.tail = stamped.end();
-        staged.writers.insert(header.writer, header.first_seq + stamped.batch.count());
-        let key = (id, staged.after.active.base);
-        let stamp = stamped.stamp();
-        block.items.push(Item::Batch { key, offset, stamp, batch: stamped.batch });
-        Ok(Answer::Position(id, first))
-    }
-
-    fn stage_create(
-        &self,
-        block: &mut Block,
-        id: LogletId,
-        base: LogletPos,
-    ) -> Result<Answer, StorageError> {
-        match self.staged(&mut block.touched, id) {
-            Ok(staged) if staged.after.base == base => return Ok(Answer::Settled(Ok(base))),
-            Ok(staged) => return Err(StorageError::Exists { base: staged.after.base }),
-            Err(_) => {}
-        }
-        let bound = block.retired.get(&id.log).copied().max(self.retired_bound(id.log));
-        if let Some(bound) = bound.filter(|bound| id.segment < *bound) {
-            return Err(StorageError::Retired { bound });
-        }
-        self.files.create((id, base))?;
-        let state = LogletState::new(base);
-        block.touched.insert(id, Staged::new(None, state));
-        block.control(&Control::Create { id, base });
-        Ok(Answer::Settled(Ok(base)))
-    }
-
-    fn stage_seal(&self, block: &mut Block, id: LogletId) -> Result<Answer, StorageError> {
-        let staged = self.staged(&mut block.touched, id)?;
-        if !staged.after.sealed {
-            staged.after.sealed = true;
-            block.control(&Control::Seal { id });
-        }
-        Ok(Answer::Tail(id))
-    }
-
-    fn stage_trim(
-        &self,
-        block: &mut Block,
-        id: LogletId,
-        keep_from: LogletPos,
-    ) -> Result<Answer, StorageError> {
-        let staged = self.staged(&mut block.touched, id)?;
-        // What this block appends nobody was told of yet, and it may still be refused.
-        let keep_from = keep_from.min(staged.before.tail);
-        if keep_from > staged.after.trim {
-            staged.after.trim = keep_from;
-            staged.trimmed = true;
-            block.control(&Control::Trim { id, keep_from });
-        }
-        let staged = self.staged(&mut block.touched, id)?;
-        Ok(Answer::Settled(Ok(staged.after.trim)))
-    }
-
-    fn stage_retire(&self, block: &mut Block, log: LogId, live: Vec<u32>, bound: u32) -> Answer {
-        let known = block.retired.get(&log).copied().max(self.retired_bound(log)).unwrap_or(0);
-        let dead =
-            |id: &LogletId| id.log == log && id.segment < bound && !live.contains(&id.segment);
-        let mut removed: Vec<LogletId> = self.loglet_ids().into_iter().filter(dead).collect();
-        removed.extend(
-            block.touched.iter().filter(|(id, s)| dead(id) && !s.removed).map(|(id, _)| *id),
-        );
-        for id in &removed {
-            // One that an earlier request of this block removed is not found, and that is fine.
-            if let Ok(staged) = self.staged(&mut block.touched, *id) {
-                staged.removed = true;
-            }
-        }
-        if bound > known || !removed.is_empty() {
-            block.retired.insert(log, bound.max(known));
-            block.control(&Control::Retire { log, bound, live });
-        }
-        Answer::Settled(Ok(LogletPos(u64::from(bound.max(known)))))
-    }
-
-    fn stage_start(
-        &self,
-        block: &mut Block,
-        id: LogletId,
-        file: LogletPos,
-        start: u64,
-        position: LogletPos,
-    ) {
-        if let Ok(staged) = self.staged(&mut block.touched, id)
-            && staged.before.extents().any(|extent| extent.base == file && extent.start < start)
-        {
-            staged.starts.push((file, start, position));
-            block.control(&Control::Start { id, file, start, position });
-        }
-    }
-
-    /// The loglet as the block leaves it so far.
-    fn staged<'a>(
-        &self,
-        touched: &'a mut BTreeMap<LogletId, Staged>,
-        id: LogletId,
-    ) -> Result<&'a mut Staged, StorageError> {
-        use std::collections::btree_map::Entry;
-        let staged = match touched.entry(id) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => {
-                let loglet = self.loglet(id).ok_or(StorageError::Unknown(id))?;
-                let state = loglet.state();
-                entry.insert(Staged::new(Some(loglet), state))
-            }
-        };
-        match staged.removed {
-            true => Err(StorageError::Unknown(id)),
-            false => Ok(staged),
-        }
-    }
-
     /// Writes the batches to their data files. A loglet whose bytes do not go in takes none of this
     /// block's batches, and nothing else is wrong.
     fn write_data(&self, block: &mut Block) {
@@ -539,12 +286,14 @@ impl Inner {
         staged.after.tail = staged.before.tail;
         staged.after.older = Arc::clone(&staged.before.older);
         staged.after.active = staged.before.active;
-        staged.writers.clear();
+        let ordered = std::mem::take(&mut staged.writers);
         staged.failed = Some(error);
         let mut refused = Vec::new();
         block.items.retain(|item| match item {
             Item::Batch { key, batch, .. } if key.0 == id => {
-                refused.push((id, batch.header().writer, batch.header().first_seq));
+                if ordered.contains_key(&batch.header().writer) {
+                    refused.push((id, batch.header().writer, batch.header().first_seq));
+                }
                 false
             }
             Item::Batch { .. } => true,
@@ -595,6 +344,7 @@ impl Inner {
                 committer.offset += size;
                 committer.sequence += 1;
                 committer.marked = block.items.is_empty();
+                self.generation.store(committer.epoch, Ordering::Release);
                 self.keep.unmarked(!committer.marked);
                 Ok(())
             }
@@ -665,7 +415,7 @@ impl Inner {
         }
         match &staged.loglet {
             Some(loglet) => loglet.publish(state),
-            None => self.add_loglet(Arc::new(Loglet::new(id, state))),
+            None => self.add_loglet(Arc::new(Loglet::born(id, state))),
         }
     }
 
@@ -709,51 +459,4 @@ fn drain(queue: &mut Queue) -> Vec<Request> {
         count += 1;
     }
     queue.requests.drain(..count).collect()
-}
-
-impl Staged {
-    fn new(loglet: Option<Arc<Loglet>>, state: LogletState) -> Staged {
-        Staged {
-            loglet,
-            before: state.clone(),
-            after: state,
-            writers: BTreeMap::new(),
-            starts: Vec::new(),
-            trimmed: false,
-            removed: false,
-            failed: None,
-        }
-    }
-}
-
-impl Block {
-    fn control(&mut self, control: &Control) {
-        self.items.push(Item::Control { bytes: control.encode(), opens: None });
-    }
-
-    fn answers(self) -> Vec<(Reply, Result<LogletPos, StorageError>)> {
-        let touched = self.touched;
-        let answer = |answer| match answer {
-            Answer::Settled(outcome) => outcome,
-            Answer::Tail(id) => Ok(touched[&id].after.tail),
-            Answer::Position(id, first) => match &touched[&id].failed {
-                Some(error) => Err(error.clone()),
-                None => Ok(first),
-            },
-        };
-        self.answers.into_iter().map(|(done, of)| (done, answer(of))).collect()
-    }
-
-    /// The answers when the journal failed: what was refused before stays refused.
-    fn in_doubt(self, error: &StorageError) -> Vec<(Reply, Result<LogletPos, StorageError>)> {
-        let touched = self.touched;
-        let answer = |answer| match answer {
-            Answer::Settled(Err(refused)) => Err(refused),
-            Answer::Position(id, _) if touched[&id].failed.is_some() => {
-                Err(touched[&id].failed.clone().expect("just seen"))
-            }
-            _ => Err(error.clone()),
-        };
-        self.answers.into_iter().map(|(done, of)| (done, answer(of))).collect()
-    }
 }

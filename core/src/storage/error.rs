@@ -39,6 +39,22 @@ pub enum StorageError {
         /// The lowest position that can be asked for.
         tail: LogletPos,
     },
+    /// What comes before the batch is missing here and not known to be elsewhere; surely not stored.
+    #[error("gap: the tail is {tail}")]
+    Gap {
+        /// A tail that the loglet surely has: send again from there.
+        tail: LogletPos,
+    },
+    /// The batch overlaps what is stored and is not a part of it, so there are two sequencers, or
+    /// one that forgot; surely not stored.
+    #[error("conflict with what is stored: the tail is {tail}")]
+    Conflict {
+        /// A tail that the loglet surely has.
+        tail: LogletPos,
+    },
+    /// Only a sealed loglet is repaired; surely not stored.
+    #[error("loglet is not sealed: seal it before it is repaired")]
+    NotSealed,
     /// The loglet is there with another base.
     #[error("loglet exists with base {base}")]
     Exists {

@@ -7,7 +7,7 @@ use std::io::{self, IoSlice};
 use super::*;
 
 fn append_at(store: &Storage, first: u64, batch: Batch) -> LogletPos {
-    wait(|done| store.append(id(1), Some(LogletPos(first)), batch, done)).unwrap()
+    wait(|done| store.append(id(1), Place::At(LogletPos(first)), batch, done)).unwrap()
 }
 
 fn follow(disk: impl Disk + 'static) -> ReadOnlyStorage {
@@ -54,7 +54,9 @@ fn a_follower_that_looks_during_a_roll_skips_nothing() {
         let again = Arc::clone(&store);
         // Several files are opened by one block.
         let done: Done = Box::new(move |_| {
-            (0..8).for_each(|i| again.append(id(1), None, batch(1, i, &[3000]), Box::new(drop)));
+            (0..8).for_each(|i| {
+                again.append(id(1), Place::Tail, batch(1, i, &[3000]), Box::new(drop))
+            });
         });
         store.trim(id(1), LogletPos(0), done);
         (8..14).for_each(|i| drop(append(&store, 1, batch(1, i, &[3000]))));
@@ -239,7 +241,7 @@ fn nothing_overtakes_a_batch_whose_file_could_not_be_made() {
         let two = move || {
             for batch in [batch(2, 0, &[3000]), batch(2, 1, &[40])] {
                 let tx = tx.clone();
-                again.append(id(1), None, batch, Box::new(move |o| tx.send(o).unwrap()));
+                again.append(id(1), Place::Tail, batch, Box::new(move |o| tx.send(o).unwrap()));
             }
         };
         match shared {
@@ -273,7 +275,7 @@ fn the_first_refused_batch_of_a_block_is_the_next_one() {
     let done: Done = Box::new(move |_| {
         for batch in [batch(2, 0, &[3000]), batch(2, 1, &[3000]), batch(3, 0, &[3000])] {
             let tx = tx.clone();
-            again.append(id(1), None, batch, Box::new(move |o| tx.send(o).unwrap()));
+            again.append(id(1), Place::Tail, batch, Box::new(move |o| tx.send(o).unwrap()));
         }
     });
     store.trim(id(1), LogletPos(0), done);
@@ -300,7 +302,7 @@ fn a_forked_child_leaves_the_store_to_its_parent() {
         assert_eq!(code(append(&store, 1, one(1, 1)).unwrap_err()), ErrorCode::Closed);
         // As threads of the parent may have held it in that moment.
         let held = store.inner.queue.lock().unwrap();
-        let here = wait(|done| store.append_here(id(1), None, one(1, 1), done));
+        let here = wait(|done| store.append_here(id(1), Place::Tail, one(1, 1), done));
         for outcome in [append(&store, 1, one(1, 1)), here, seal(&store, 1)] {
             assert_eq!(code(outcome.unwrap_err()), ErrorCode::Closed);
         }
@@ -326,13 +328,13 @@ fn a_completion_that_panics_harms_nobody_else() {
         let options = StorageOptions { background, ..small() };
         let store = Storage::open(Arc::new(disk.clone()), Path::new(ROOT), options).unwrap();
         create(&store, 1, 0).unwrap();
-        store.append(id(1), None, one(1, 0), Box::new(|_| panic!("a user's mistake")));
-        store.append_here(id(1), None, one(1, 1), Box::new(|_| panic!("a user's mistake")));
+        store.append(id(1), Place::Tail, one(1, 0), Box::new(|_| panic!("a user's mistake")));
+        store.append_here(id(1), Place::Tail, one(1, 1), Box::new(|_| panic!("a user's mistake")));
         append(&store, 1, one(1, 2)).unwrap();
-        wait(|done| store.append_here(id(1), None, one(1, 3), done)).unwrap();
+        wait(|done| store.append_here(id(1), Place::Tail, one(1, 3), done)).unwrap();
         // One that is refused before it waits is no different.
         store.close().unwrap();
-        store.append(id(1), None, one(1, 4), Box::new(|_| panic!("a user's mistake")));
+        store.append(id(1), Place::Tail, one(1, 4), Box::new(|_| panic!("a user's mistake")));
         assert_eq!(open(&disk).unwrap().status(id(1)).unwrap().tail, LogletPos(4));
     }
 }
@@ -353,7 +355,7 @@ fn a_panic_of_the_store_stops_it_and_nobody_waits_for_ever() {
                 let batch = batch(1, seq, &[4000]);
                 let outcome = match seq % 2 {
                     0 => append(&store, 1, batch),
-                    _ => wait(|done| store.append_here(id(1), None, batch, done)),
+                    _ => wait(|done| store.append_here(id(1), Place::Tail, batch, done)),
                 };
                 match outcome {
                     Ok(first) => acked = first.0 + 1,

@@ -342,7 +342,8 @@ pub(crate) struct Replay<'a> {
 /// Rule T: the first block that does not hold is a torn write, and the journal's end, only if no
 /// later header of this journal holds anywhere: a later block would prove that this one was synced,
 /// and so perhaps acknowledged. Lengths in a bad block may be anything, so the search for later
-/// headers looks at every page.
+/// headers looks at every page. The very block that comes next, whole at a place where no block
+/// starts, was synced too: the disk wrote it to a wrong place.
 ///
 /// # Errors
 /// `CORRUPT` naming file and offset, when something that was synced does not hold. Nothing was
@@ -437,8 +438,10 @@ fn check_nothing_follows(
         let read = read_up_to(file.file.as_ref(), &mut chunk, at).map_err(fail)?;
         for (i, page) in chunk[..read].chunks(PAGE as usize).enumerate() {
             let Some(header) = BlockHeader::decode(page, from.storage_id) else { continue };
-            if header.epoch >= from.epoch && header.sequence > end.sequence {
-                let (number, offset) = bad.unwrap_or((file.number, at + i as u64 * PAGE));
+            let here = (file.number, at + i as u64 * PAGE);
+            let misplaced = header.sequence == end.sequence && here.1 > 0 && bad != Some(here);
+            if header.epoch >= from.epoch && (header.sequence > end.sequence || misplaced) {
+                let (number, offset) = bad.unwrap_or(here);
                 return Err(corrupt(from, number, offset, "a block that was synced is damaged"));
             }
         }

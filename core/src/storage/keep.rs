@@ -429,7 +429,13 @@ impl Inner {
     fn consider_hole(&self, id: LogletId) -> Result<(), StorageError> {
         let Some(loglet) = self.loglet(id) else { return Ok(()) };
         let state = loglet.state();
-        let source = Source { files: &self.files, index: &self.index, id, state: &state };
+        let source = Source {
+            files: &self.files,
+            index: &self.index,
+            chunks: &self.chunks,
+            id,
+            state: &state,
+        };
         let (extent, offset) = source.find(state.trim)?;
         let dead = offset - extent.start;
         if dead > extent.len - offset && offset / PAGE > extent.start / PAGE {

@@ -1,34 +1,25 @@
 //! The checkpoint of a store: one small file that is replaced as a whole.
 //!
-//! The manifest says what is durable without the journal, and from where on the journal counts. It is
-//! written to a temporary file, synced, renamed over the old one, and the directory is synced: after a
-//! crash there is the old one or the new one. Bytes are in `FORMAT.md`.
+//! The manifest says what is durable without the journal, and from where on the journal counts. Its
+//! version stands for the whole store. Bytes are in `FORMAT.md`.
 
 use std::collections::BTreeMap;
-use std::io::{self, IoSlice};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use prost::Message;
-use virtuallog_protocol::record::Crc32c;
 use virtuallog_protocol::{LogId, LogletId, LogletPos};
 
-use super::disk::{Disk, OpenMode, read_up_to};
-use super::error::io_error;
+use super::disk::Disk;
 use super::state::{Extent, LogletState};
-use crate::error::{Error, ErrorCode};
-
-/// First bytes of the file.
-const MAGIC: [u8; 4] = *b"VLM\x01";
-/// The version that this code writes, and the highest that it reads. It stands for the whole store.
-pub(crate) const FORMAT_VERSION: u32 = 1;
-const ENVELOPE_LEN: usize = 16;
-/// More than any store needs; a length beyond it is damage.
-const MANIFEST_BYTES_MAX: u64 = 1 << 30;
+use super::whole::Whole;
+use crate::error::Error;
 
 /// Name of the file in the store's directory.
-pub(crate) const MANIFEST: &str = "manifest";
-const TEMPORARY: &str = "manifest.new";
+pub(crate) const MANIFEST: &str = FILE.name;
+const FILE: Whole =
+    Whole { name: "manifest", temporary: "manifest.new", magic: *b"VLM\x01", version: 2 };
 
 /// What is durable, and where replay begins.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,98 +50,14 @@ impl Manifest {
     /// # Errors
     /// `CORRUPT`, `INCOMPATIBLE`, or what the disk said.
     pub(crate) fn read(disk: &dyn Disk, root: &Path) -> Result<Option<Manifest>, Error> {
-        let path = root.join(MANIFEST);
-        let fail = |e| io_error("read", &path, e);
-        let file = match disk.open(&path, OpenMode::Read) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(fail)?,
-        };
-        let len = file.len().map_err(fail)?;
-        let mut bytes = vec![0; len.min(MANIFEST_BYTES_MAX) as usize];
-        let read = read_up_to(file.as_ref(), &mut bytes, 0).map_err(fail)?;
-        bytes.truncate(read);
-        match Self::decode(&bytes) {
-            Ok(manifest) => Ok(Some(manifest)),
-            Err(Damage::Version(version)) => Err(Error::new(
-                ErrorCode::Incompatible,
-                format!(
-                    "`{}` has format version {version}, this build reads up to {FORMAT_VERSION}: \
-                     open the store with a newer version",
-                    root.display()
-                ),
-            )),
-            Err(Damage::Bytes(what)) => Err(Error::new(
-                ErrorCode::Corrupt,
-                format!("`{}` is damaged ({what}): restore the store", path.display()),
-            )),
-        }
+        FILE.read(disk, root, |body| Wire::decode(body).ok()?.into_manifest())
     }
 
     /// Replaces the manifest. The outer error means that a sync failed and nothing is known; the
     /// inner one that the old manifest still stands.
     pub(crate) fn write(&self, disk: &dyn Disk, root: &Path) -> io::Result<io::Result<()>> {
-        let temporary = root.join(TEMPORARY);
-        let bytes = self.encode();
-        let file = match disk.open(&temporary, OpenMode::Create) {
-            Ok(file) => file,
-            Err(e) => return Ok(Err(e)),
-        };
-        if let Err(e) = file.write_all_at(&[IoSlice::new(&bytes)], 0) {
-            // Gives the space back at once: it may be what a trim needs to go on.
-            let _ = disk.remove_file(&temporary);
-            return Ok(Err(e));
-        }
-        match file.sync_data() {
-            // Delayed allocation can find the disk full as late as here. The old one still stands.
-            Err(e) if super::disk::is_full(&e) => return Ok(Err(e)),
-            other => other?,
-        }
-        disk.rename(&temporary, &root.join(MANIFEST))?;
-        disk.sync_dir(root)?;
-        Ok(Ok(()))
+        FILE.replace(disk, root, &Wire::from(self).encode_to_vec())
     }
-
-    fn encode(&self) -> Vec<u8> {
-        let body = Wire::from(self).encode_to_vec();
-        let mut bytes = Vec::with_capacity(ENVELOPE_LEN + body.len());
-        bytes.extend_from_slice(&MAGIC);
-        bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
-        bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(&checksum(&bytes, &body).to_le_bytes());
-        bytes.extend_from_slice(&body);
-        bytes
-    }
-
-    fn decode(bytes: &[u8]) -> Result<Manifest, Damage> {
-        let (head, body) =
-            bytes.split_at_checked(ENVELOPE_LEN).ok_or(Damage::Bytes("cut short"))?;
-        let int = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("four bytes"));
-        if head[..4] != MAGIC {
-            return Err(Damage::Bytes("not a manifest"));
-        }
-        // Length and checksum come before the version: a flipped bit there is not a newer version.
-        let body = body.get(..int(8) as usize).ok_or(Damage::Bytes("cut short"))?;
-        if int(12) != checksum(&head[..12], body) {
-            return Err(Damage::Bytes("checksum"));
-        }
-        if int(4) > FORMAT_VERSION {
-            return Err(Damage::Version(int(4)));
-        }
-        let wire = Wire::decode(body).map_err(|_| Damage::Bytes("encoding"))?;
-        wire.into_manifest().ok_or(Damage::Bytes("content"))
-    }
-}
-
-enum Damage {
-    Bytes(&'static str),
-    Version(u32),
-}
-
-fn checksum(head: &[u8], body: &[u8]) -> u32 {
-    let mut crc = Crc32c::new();
-    crc.update(head);
-    crc.update(body);
-    crc.finish()
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -12,15 +12,17 @@
 //! What it does not do: it knows nothing of chains, quorums or clients, and assigns positions only
 //! when asked to. Calls block; futures belong to the callers.
 //!
-//! Read in this order: `disk.rs` (the seam), `state.rs`, `journal.rs`, `data.rs`, `manifest.rs` (the
-//! bytes), `commit.rs` (how anything becomes durable), `recovery.rs`, `keep.rs`, `reading.rs`,
-//! `readonly.rs`.
+//! Read in this order: `disk.rs` (the seam), `state.rs`, `journal.rs`, `data.rs`, `whole.rs` and
+//! `manifest.rs` (the bytes), `stage.rs` and `commit.rs` (how anything becomes durable), `recovery.rs`,
+//! `keep.rs`, `reading.rs`, `readonly.rs`, `identity.rs`.
 #![doc = include_str!("FORMAT.md")]
 
+mod chunks;
 mod commit;
 mod data;
 pub mod disk;
 pub(crate) mod error;
+mod identity;
 mod index;
 mod journal;
 mod keep;
@@ -30,11 +32,14 @@ mod reading;
 mod readonly;
 mod recovery;
 mod reply;
+mod stage;
 mod state;
+pub(crate) mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
 use std::thread::JoinHandle;
 
@@ -43,14 +48,18 @@ use virtuallog_protocol::{Batch, LogId, LogletId, LogletPos, StampedBatch};
 
 pub use self::disk::{Disk, RealDisk, lock_fds};
 pub use self::error::StorageError;
+pub use self::identity::Identity;
 pub use self::options::{PlantedBug, StorageOptions};
 pub use self::reading::VerifyReport;
 pub use self::readonly::ReadOnlyStorage;
+pub use self::stage::Place;
 
+use self::chunks::Chunks;
 use self::commit::{Committer, Queue, Request};
 use self::data::DataFiles;
 use self::disk::{LockGuard, LockOutcome, OpenMode};
 use self::error::{Poison, io_error};
+use self::identity::Remembered;
 use self::index::IndexCache;
 use self::keep::{Keep, Ring};
 use self::reading::Source;
@@ -61,8 +70,8 @@ use crate::error::{Error, ErrorCode};
 const KEEP_THREAD: &str = "virtuallog-keep";
 
 /// What is called with the outcome of a request, exactly once, with no lock of the store held. It
-/// must not block. Appends get the position of their first entry, seals the tail, creations the
-/// base, trims the first position kept, retirements the bound.
+/// must not block. Appends get what their [`Place`] says, seals the tail, creations the base, trims
+/// the first position kept, retirements the bound.
 pub type Done = Box<dyn FnOnce(Result<LogletPos, StorageError>) + Send>;
 
 /// The durable state of a loglet.
@@ -96,7 +105,10 @@ pub(crate) struct Inner {
     /// The process that opened it.
     process: u32,
     boot: u64,
-    start_counter: u64,
+    /// What the disk could tell when it was opened.
+    generation_found: u64,
+    /// Of the newest journal file in which something is durable.
+    generation: AtomicU64,
     poison: Arc<Poison>,
     queue: Mutex<Queue>,
     /// Something waits that nobody is at.
@@ -105,8 +117,10 @@ pub(crate) struct Inner {
     known: RwLock<Known>,
     files: DataFiles,
     index: IndexCache,
+    chunks: Chunks,
     keep: Keep,
     ring: Mutex<Ring>,
+    remembered: Mutex<Remembered>,
     lock: Mutex<Option<Box<dyn LockGuard>>>,
 }
 
@@ -145,6 +159,7 @@ impl Storage {
             None if !options.create => return Err(no_store(dir)),
             None => recovery::create(disk.as_ref(), dir, &options, boot)?,
         };
+        let remembered = Mutex::new(Remembered::read(disk.as_ref(), dir)?);
         let poison = Arc::new(Poison::default());
         let storage_id = manifest.storage_id;
         let files = DataFiles::new(
@@ -160,7 +175,7 @@ impl Storage {
         files.take_dirty()?;
         let loglets = recovered.manifest.loglets.into_iter();
         let known = Known {
-            loglets: loglets.map(|(id, state)| (id, Arc::new(Loglet::new(id, state)))).collect(),
+            loglets: loglets.map(|(id, state)| (id, Arc::new(Loglet::found(id, state)))).collect(),
             retired: recovered.manifest.retired,
         };
         let inner = Arc::new(Inner {
@@ -168,7 +183,8 @@ impl Storage {
             storage_id,
             process: disk.process(),
             boot,
-            start_counter: recovered.manifest.counter,
+            generation_found: recovered.generation_found,
+            generation: AtomicU64::new(recovered.manifest.counter),
             poison,
             queue: Mutex::default(),
             wake: Condvar::new(),
@@ -176,8 +192,10 @@ impl Storage {
             known: RwLock::new(known),
             files,
             index: IndexCache::new(options.index_every_bytes),
+            chunks: Chunks::default(),
             keep: Keep::default(),
             ring: Mutex::new(recovered.ring),
+            remembered,
             lock: Mutex::new(Some(lock)),
             disk,
             options,
@@ -242,15 +260,18 @@ impl Storage {
         })
     }
 
-    /// Appends a batch at the tail, or at `first` which must not be below it, and returns at once;
-    /// requests are taken in the order of the calls.
-    pub fn append(&self, id: LogletId, first: Option<LogletPos>, batch: Batch, done: Done) {
-        self.submit(Request::Append { id, first, batch, done: Reply::new(done) });
+    /// Puts a batch at its place and returns at once; requests are taken in the order of the calls.
+    ///
+    /// `done` gets `Sealed`, `Unknown`, `OutOfOrder`, `Position`, `Gap`, `Conflict`, `NotSealed`,
+    /// `DiskFull` or `Unavailable` when the batch is surely not stored by this call, `InDoubt` and
+    /// `Poisoned` when the store failed.
+    pub fn append(&self, id: LogletId, place: Place, batch: Batch, done: Done) {
+        self.submit(Request::Append { id, place, batch, done: Reply::new(done) });
     }
 
     /// As [`append`](Self::append), on the caller's own thread when nobody else is committing, which
     /// saves two thread hand-overs. Returns after `done` was called. Not for use within a `done`.
-    pub fn append_here(&self, id: LogletId, first: Option<LogletPos>, batch: Batch, done: Done) {
+    pub fn append_here(&self, id: LogletId, place: Place, batch: Batch, done: Done) {
         let answered = Arc::new((Mutex::new(false), Condvar::new()));
         let signal = Signal(Arc::clone(&answered));
         let done = Reply::new(Box::new(move |outcome| {
@@ -259,7 +280,7 @@ impl Storage {
             done(outcome);
         }));
         let is_answered = || *answered.0.lock().expect("no panic under this lock");
-        if self.inner.enqueue(Request::Append { id, first, batch, done }, true) {
+        if self.inner.enqueue(Request::Append { id, place, batch, done }, true) {
             // Without a thread to take over, the leader stays until nothing waits.
             self.inner.lead(|| self.inner.options.background && is_answered());
         }
@@ -311,8 +332,10 @@ impl Storage {
     }
 
     /// Batches in order, from the one that contains `from` or else the first after it, as long as
-    /// they start below `to`: at least one if there is one, then up to about `bytes_max`. They share
-    /// one buffer with what was read around them. Blocks on the disk.
+    /// they start below `to`: at least one if there is one, then up to about `bytes_max`. Positions
+    /// that were passed over are not there, and nothing else stands in their place. The batches share
+    /// buffers with what was read around them, in all `bytes_max`, 64 KiB and one batch at most.
+    /// Blocks on the disk; any number of threads may read at a time.
     ///
     /// # Errors
     /// `Trimmed`, `Unknown`, `Unavailable`; `Corrupt` and never a shorter answer.
@@ -350,10 +373,28 @@ impl Storage {
         self.inner.storage_id
     }
 
-    /// Higher with each start. A disk that shows a lower one than before has forgotten something.
+    /// Higher with each start and each journal file: at a start above every one there was before,
+    /// and then one more with each journal file. It is told once something is durable that shows
+    /// it, and before anything in that journal file is acknowledged.
     #[must_use]
-    pub fn start_counter(&self) -> u64 {
-        self.inner.start_counter
+    pub fn generation(&self) -> u64 {
+        self.inner.generation.load(Ordering::Acquire)
+    }
+
+    /// The generation that the disk could tell when this process opened it; 0 of a new store. If
+    /// anybody was shown a higher one before, the disk has forgotten something since: an older
+    /// image of it was put back. The new [`generation`](Self::generation) cannot tell that, since
+    /// each start goes on above what it found.
+    #[must_use]
+    pub fn generation_found(&self) -> u64 {
+        self.inner.generation_found
+    }
+
+    /// Whether the loglet was created by this process, since it opened the store. Only then is it
+    /// certain that nobody in this process or before it gave out positions of the loglet.
+    #[must_use]
+    pub fn born_here(&self, id: LogletId) -> bool {
+        self.inner.loglet(id).is_some_and(|loglet| loglet.born_here)
     }
 
     /// Why the store does nothing any more, if that is so.
@@ -398,6 +439,16 @@ impl Inner {
                 ErrorCode::Closed,
                 "the store was opened before a fork, by another process: open another",
             ))),
+        }
+    }
+
+    /// Fails when the store was closed, or stopped, or is another process's.
+    fn check_open(&self) -> Result<(), StorageError> {
+        self.check_process()?;
+        self.poison.check()?;
+        match *self.lock.lock().expect("no panic under this lock") {
+            Some(_) => Ok(()),
+            None => Err(StorageError::Unavailable(closed())),
         }
     }
 
@@ -491,14 +542,16 @@ impl Inner {
         id: LogletId,
         mut read: impl FnMut(Source<'_>) -> Result<T, StorageError>,
     ) -> Result<T, StorageError> {
-        self.check_process()?;
         loop {
-            self.poison.check()?;
-            if self.lock.lock().expect("no panic under this lock").is_none() {
-                return Err(StorageError::Unavailable(closed()));
-            }
+            self.check_open()?;
             let state = self.loglet(id).ok_or(StorageError::Unknown(id))?.state();
-            let source = Source { files: &self.files, index: &self.index, id, state: &state };
+            let source = Source {
+                files: &self.files,
+                index: &self.index,
+                chunks: &self.chunks,
+                id,
+                state: &state,
+            };
             let error = match read(source) {
                 Err(e @ (StorageError::Corrupt(_) | StorageError::Unavailable(_))) => e,
                 other => return other,

@@ -3,26 +3,31 @@
 //! A read takes one chunk from the file and cuts the batches out of it without copying them. Every
 //! batch is checked on the way: checksums, whose it is, and that positions ascend. Since the exact
 //! number of valid bytes of a file is known, batches have to tile them: a file can turn out damaged
-//! but not short. Bytes that fail are named and never passed over.
+//! but not short. Bytes that fail are named and never passed over. Positions may have been passed
+//! over, so a batch that a disk wrote to an earlier one's place would look like the end of such a gap:
+//! no gap is believed before what follows it fits too.
 
 use bytes::Bytes;
 use virtuallog_protocol::record::{RecordError, STAMP_LEN, Stamp};
 use virtuallog_protocol::{LogletId, LogletPos, StampedBatch};
 
+use super::chunks::{CHUNK_BYTES, Chunks};
 use super::data::{DataFiles, FileKey};
 use super::disk::read_exact_at;
 use super::error::StorageError;
 use super::index::IndexCache;
 use super::state::{Extent, LogletState};
 
-/// Least and most bytes that one read takes from a file, unless a batch is larger.
-const CHUNK_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=1 << 20;
+/// Least bytes that one read takes from a file. The most are those of a chunk, unless a batch is
+/// larger.
+const READ_BYTES_MIN: u64 = 64 << 10;
 
 /// What a read works on.
 #[derive(Clone, Copy)]
 pub(crate) struct Source<'a> {
     pub(crate) files: &'a DataFiles,
     pub(crate) index: &'a IndexCache,
+    pub(crate) chunks: &'a Chunks,
     pub(crate) id: LogletId,
     pub(crate) state: &'a LogletState,
 }
@@ -86,19 +91,23 @@ impl Source<'_> {
         let begun = self.index.locate(key, extent, out.from);
         let mut at = begun;
         let file = self.files.get(key)?;
-        let mut walk = Walk { key, above: extent.base, files: self.files };
+        let mut walk = self.walk(extent);
         let mut want = 0;
         while at < extent.len && !out.done {
-            let len = (out.left as u64).clamp(*CHUNK_BYTES.start(), *CHUNK_BYTES.end());
+            let len = (out.left as u64).clamp(READ_BYTES_MIN, CHUNK_BYTES as u64);
             let len = len.max(want).min(extent.len - at);
-            let mut chunk = vec![0; len as usize];
-            read_exact_at(file.as_ref(), &mut chunk, at).map_err(|e| walk.io(at, e))?;
-            let chunk = Bytes::from(chunk);
-            let mut seen = Vec::new();
+            let chunk =
+                self.chunks.read(file.as_ref(), at, len as usize).map_err(|e| walk.io(at, e))?;
+            let (mut seen, before) = (Vec::new(), out.batches.len());
             let (used, needed) = walk.cut(&chunk, at, extent.len, out, &mut seen)?;
+            if out.batches.len() > before {
+                // The batches keep the chunk's last bytes in memory too.
+                out.take((len - used) as usize);
+            }
             self.index.note(key, extent, seen);
             at += used;
-            want = needed;
+            // The next batch may be as large: not to read it twice too.
+            want = needed.max(want);
         }
         // Where nothing was passed over, nothing is known of the positions before `at` either: they
         // can be a gap, and the file's base then lies far below.
@@ -106,6 +115,16 @@ impl Source<'_> {
             self.index.stopped(key, walk.above, at);
         }
         Ok(())
+    }
+
+    fn walk(&self, extent: &Extent) -> Walk<'_> {
+        let next = self.state.extent_after(extent.base);
+        Walk {
+            key: (self.id, extent.base),
+            above: extent.base,
+            below: next.map_or(self.state.tail, |next| next.base),
+            files: self.files,
+        }
     }
 
     /// Checks every byte of every data file.
@@ -116,23 +135,23 @@ impl Source<'_> {
         let mut report = VerifyReport::default();
         for extent in self.state.extents().filter(|extent| extent.start < extent.len) {
             let mut out = Found::new(LogletPos(0), LogletPos(u64::MAX), usize::MAX);
-            let key = (self.id, extent.base);
-            let file = self.files.get(key)?;
-            let mut walk = Walk { key, above: extent.base, files: self.files };
+            let file = self.files.get((self.id, extent.base))?;
+            let mut walk = self.walk(extent);
             let (mut at, mut want) = (extent.start, 0);
             while at < extent.len {
-                let len = want.max(*CHUNK_BYTES.end()).min(extent.len - at);
-                let mut chunk = vec![0; len as usize];
-                read_exact_at(file.as_ref(), &mut chunk, at).map_err(|e| walk.io(at, e))?;
-                let (used, needed) =
-                    walk.cut(&Bytes::from(chunk), at, extent.len, &mut out, &mut Vec::new())?;
+                let len = want.max(CHUNK_BYTES as u64).min(extent.len - at);
+                let chunk = self
+                    .chunks
+                    .read(file.as_ref(), at, len as usize)
+                    .map_err(|e| walk.io(at, e))?;
+                let (used, needed) = walk.cut(&chunk, at, extent.len, &mut out, &mut Vec::new())?;
                 for batch in out.batches.drain(..) {
                     report.batches += 1;
                     report.entries += batch.batch.count();
                 }
                 report.bytes += used;
                 progress(used);
-                (at, want) = (at + used, needed);
+                (at, want) = (at + used, needed.max(want));
             }
         }
         Ok(report)
@@ -154,6 +173,12 @@ impl Found {
     fn new(from: LogletPos, to: LogletPos, left: usize) -> Found {
         Found { from, to, left, batches: Vec::new(), offset: None, done: false }
     }
+
+    /// Counts bytes that the answer holds.
+    fn take(&mut self, bytes: usize) {
+        self.left = self.left.saturating_sub(bytes);
+        self.done |= self.left == 0;
+    }
 }
 
 /// The batches of one file, one after the other.
@@ -161,6 +186,8 @@ struct Walk<'a> {
     key: FileKey,
     /// The next batch starts at or after this position.
     above: LogletPos,
+    /// The file's last batch ends at or before this one.
+    below: LogletPos,
     files: &'a DataFiles,
 }
 
@@ -198,6 +225,12 @@ impl Walk<'_> {
             }
             let stamped = StampedBatch::decode(&chunk.slice(used..used + size))
                 .map_err(|e| self.corrupt(here, &format!("position {}: {e}", stamp.first)))?;
+            if stamped.end() > self.below {
+                return Err(self.corrupt(here, "a batch of another place"));
+            }
+            if stamped.first > self.above.max(out.from) {
+                self.fits_before(stamped.end(), &chunk[used + size..], here + size as u64, len)?;
+            }
             // Only now, after its checksum: a flipped bit must not look like the range's end.
             if stamped.first >= out.to {
                 out.done = true;
@@ -208,8 +241,7 @@ impl Walk<'_> {
                     out.done = true;
                     break;
                 }
-                out.left = out.left.saturating_sub(size);
-                out.done = out.left == 0;
+                out.take(size);
             }
             seen.push((stamped.first, here, here + size as u64));
             self.above = stamped.end();
@@ -223,6 +255,34 @@ impl Walk<'_> {
             }
         }
         Ok((used as u64, 0))
+    }
+
+    /// Fails when what follows a batch that ends at `end` is no batch, or one that belongs before it.
+    /// `rest` is what was read of the file from offset `at` on.
+    fn fits_before(
+        &self,
+        end: LogletPos,
+        rest: &[u8],
+        at: u64,
+        len: u64,
+    ) -> Result<(), StorageError> {
+        if at == len {
+            return Ok(());
+        }
+        let mut bytes = [0; STAMP_LEN];
+        match rest.get(..STAMP_LEN) {
+            Some(stamp) => bytes.copy_from_slice(stamp),
+            None if at + STAMP_LEN as u64 > len => {
+                return Err(self.corrupt(at, "a batch reaches beyond the file's end"));
+            }
+            None => read_exact_at(self.files.get(self.key)?.as_ref(), &mut bytes, at)
+                .map_err(|e| self.io(at, e))?,
+        }
+        let next = Stamp::decode(&bytes).map_err(|e| self.corrupt(at, &e.to_string()))?;
+        match next.loglet == self.key.0 && next.first >= end {
+            true => Ok(()),
+            false => Err(self.corrupt(at, "a batch of another place")),
+        }
     }
 
     fn corrupt(&self, at: u64, what: &str) -> StorageError {

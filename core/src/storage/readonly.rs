@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex};
 
 use virtuallog_protocol::{LogletId, LogletPos, StampedBatch};
 
+use super::chunks::Chunks;
 use super::data::{
     DataFiles, FileKey, LOGLETS, Slot, loglet_dir, parse_data_file, parse_loglet_dir,
 };
@@ -39,6 +40,7 @@ pub struct ReadOnlyStorage {
     manifest: Mutex<Arc<Manifest>>,
     files: DataFiles,
     index: IndexCache,
+    chunks: Chunks,
 }
 
 impl ReadOnlyStorage {
@@ -63,6 +65,7 @@ impl ReadOnlyStorage {
             manifest: Mutex::new(Arc::new(manifest)),
             files,
             index: IndexCache::new(options.index_every_bytes),
+            chunks: Chunks::default(),
             disk,
         })
     }
@@ -134,7 +137,13 @@ impl ReadOnlyStorage {
     ) -> Result<T, StorageError> {
         let mut state = self.state(id)?;
         for attempt in 1.. {
-            let source = Source { files: &self.files, index: &self.index, id, state: &state };
+            let source = Source {
+                files: &self.files,
+                index: &self.index,
+                chunks: &self.chunks,
+                id,
+                state: &state,
+            };
             let error = match read(source) {
                 Err(e @ (StorageError::Corrupt(_) | StorageError::Unavailable(_))) => e,
                 other => return other,

@@ -23,6 +23,7 @@ use super::data::{
 };
 use super::disk::{Disk, OpenMode};
 use super::error::{StorageError, io_error};
+use super::identity::NAMES;
 use super::journal::{self, Control, JOURNAL, JournalFile, PAGE, Record, Replay, journal_path};
 use super::keep::Ring;
 use super::manifest::{MANIFEST, Manifest};
@@ -40,6 +41,8 @@ pub(crate) struct Recovered {
     pub(crate) ring: Ring,
     /// Directories of loglets that are gone; to be removed.
     pub(crate) dead: Vec<LogletId>,
+    /// The highest generation that the disk shows.
+    pub(crate) generation_found: u64,
 }
 
 /// What replay found, apart from the manifest's state that it changed.
@@ -111,16 +114,17 @@ pub(crate) fn look(disk: &dyn Disk, root: &Path) -> Result<Option<Manifest>, Err
         return Ok(manifest);
     }
     let names = disk.list(root).map_err(|e| io_error("list", root, e))?;
-    let known = [JOURNAL, LOGLETS, REGISTERS, "LOCK", "manifest.new"];
+    let known = [JOURNAL, LOGLETS, REGISTERS, "LOCK", "manifest.new", NAMES[0], NAMES[1]];
     if let Some(other) = names.iter().find(|name| !known.contains(&name.as_str())) {
         return Err(Error::invalid(format!(
             "`{}` is not a store and not empty (it holds `{other}`): choose another directory",
             root.display()
         )));
     }
-    // Neither a loglet nor a block is written before the first manifest is durable, and no register.
+    // Neither a loglet nor a block is written before the first manifest is durable, and neither
+    // a register nor whose disk it is.
     let loglets = root.join(LOGLETS);
-    let mut used = names.iter().any(|name| name == REGISTERS);
+    let mut used = names.iter().any(|name| name == REGISTERS || NAMES.contains(&name.as_str()));
     used |= match disk.list(&loglets) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => false,
         other => !other.map_err(|e| io_error("list", &loglets, e))?.is_empty(),
@@ -161,7 +165,8 @@ pub(crate) fn recover(
 
     let clean = recovery.manifest.clean;
     let mut manifest = recovery.manifest;
-    let counter = manifest.counter.max(end.epoch) + options.journal_files_max as u64;
+    let generation_found = manifest.counter.max(end.epoch);
+    let counter = generation_found + options.journal_files_max as u64;
     manifest.counter = ((counter >> START_SHIFT) + 1) << START_SHIFT;
     manifest.epoch = manifest.counter;
     manifest.sequence = end.sequence;
@@ -201,7 +206,7 @@ pub(crate) fn recover(
             publish(files, state, (*id, extent.base), *extent);
         }
     }
-    Ok(Recovered { manifest, committer, ring, dead })
+    Ok(Recovered { manifest, committer, ring, dead, generation_found })
 }
 
 fn replace(disk: &dyn Disk, root: &Path, manifest: &Manifest) -> Result<(), Error> {
@@ -544,7 +549,8 @@ fn apply(
         Record::Batch(stamped) => {
             let id = stamped.loglet;
             let state = loglets.get_mut(&id).ok_or_else(|| unknown(id))?;
-            if state.sealed || stamped.first < state.tail {
+            // One that follows the seal came from a repair.
+            if stamped.first < state.tail {
                 return Err(format!("a batch at the taken position {} of {id}", stamped.first));
             }
             let key = (id, state.active.base);

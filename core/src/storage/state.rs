@@ -7,6 +7,7 @@
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
+use virtuallog_protocol::log_server::LocalLog;
 use virtuallog_protocol::{LogletId, LogletPos};
 
 use super::data::DATA_START;
@@ -62,6 +63,12 @@ impl LogletState {
             older: Arc::default(),
             active: Extent::empty(base),
         }
+    }
+
+    /// The part of it that rules are about.
+    pub(crate) fn local_log(&self) -> LocalLog {
+        let LogletState { base, trim, tail, sealed, .. } = *self;
+        LocalLog { base, trim, tail, sealed }
     }
 
     /// All data files in order.
@@ -137,14 +144,22 @@ impl LogletState {
 #[derive(Debug)]
 pub(crate) struct Loglet {
     pub(crate) id: LogletId,
+    /// Created since the store was opened.
+    pub(crate) born_here: bool,
     state: Mutex<LogletState>,
     watch: watch::Sender<(LogletPos, bool)>,
 }
 
 impl Loglet {
-    pub(crate) fn new(id: LogletId, state: LogletState) -> Loglet {
+    /// One that was found on the disk.
+    pub(crate) fn found(id: LogletId, state: LogletState) -> Loglet {
         let (watch, _) = watch::channel((state.tail, state.sealed));
-        Loglet { id, state: Mutex::new(state), watch }
+        Loglet { id, born_here: false, state: Mutex::new(state), watch }
+    }
+
+    /// One that was created just now.
+    pub(crate) fn born(id: LogletId, state: LogletState) -> Loglet {
+        Loglet { born_here: true, ..Loglet::found(id, state) }
     }
 
     /// The durable state.

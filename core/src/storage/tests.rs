@@ -9,8 +9,14 @@ use virtuallog_protocol::{Batch, BatchBuilder, WriterId};
 use super::*;
 use crate::testing::simdisk::SimDisk;
 
+#[path = "disk_tests.rs"]
+mod disks;
 #[path = "faults_tests.rs"]
 mod faults;
+#[path = "identity_tests.rs"]
+mod identities;
+#[path = "server_tests.rs"]
+mod server;
 
 const ROOT: &str = "/store";
 
@@ -59,7 +65,7 @@ fn create(store: &Storage, segment: u32, base: u64) -> Outcome {
 }
 
 fn append(store: &Storage, segment: u32, batch: Batch) -> Outcome {
-    wait(|done| store.append(id(segment), None, batch, done))
+    wait(|done| store.append(id(segment), Place::Tail, batch, done))
 }
 
 fn seal(store: &Storage, segment: u32) -> Outcome {
@@ -144,7 +150,7 @@ fn the_rules_of_each_request() {
     let skipped = append(&store, 1, one(1, 12));
     assert!(matches!(skipped, Err(StorageError::OutOfOrder { expected: 11 })));
     append(&store, 1, one(1, 11)).unwrap();
-    let at = |p, seq| wait(|done| store.append(id(1), Some(LogletPos(p)), one(2, seq), done));
+    let at = |p, seq| wait(|done| store.append(id(1), Place::At(LogletPos(p)), one(2, seq), done));
     assert!(matches!(at(6, 0), Err(StorageError::Position { tail: LogletPos(7) })));
     assert_eq!(at(20, 0).unwrap(), LogletPos(20));
     let got = store.read(id(1), LogletPos(9), LogletPos(21), 1).unwrap();
@@ -424,7 +430,7 @@ fn what_is_missing_or_foreign_is_named() {
     assert_eq!(code(open(&retired).unwrap_err()), ErrorCode::DataLoss);
     let newer = disk.crash(|_| true);
     newer.damage(Path::new("/store/manifest"), |bytes| {
-        bytes[4] = 2;
+        bytes[4] += 1;
         let mut crc = virtuallog_protocol::record::Crc32c::new();
         crc.update(&bytes[..12]);
         crc.update(&bytes[16..]);
@@ -582,8 +588,8 @@ fn threads_share_commits() {
                         assert!(acked.lock().unwrap().insert(outcome.unwrap(), bytes).is_none());
                     });
                     match writer % 2 {
-                        0 => store.append_here(id(1), None, batch, done),
-                        _ => store.append(id(1), None, batch, done),
+                        0 => store.append_here(id(1), Place::Tail, batch, done),
+                        _ => store.append(id(1), Place::Tail, batch, done),
                     }
                 }
             });
@@ -618,11 +624,11 @@ fn a_store_can_be_dropped_by_a_completion() {
         match here {
             true => {
                 tx.send(()).unwrap();
-                store.append_here(id(1), None, one(1, 0), done);
+                store.append_here(id(1), Place::Tail, one(1, 0), done);
                 drop(store);
             }
             false => {
-                store.append(id(1), None, one(1, 0), done);
+                store.append(id(1), Place::Tail, one(1, 0), done);
                 drop(store);
                 tx.send(()).unwrap();
             }

@@ -6,7 +6,8 @@
 //! lost power: what is durable, and any chosen subset of the rest.
 //!
 //! It can also stop at the n-th operation, fail the n-th sync and drop what that sync should have
-//! brought to the disk (while reads go on to show it), run out of space, fail reads, and flip bits.
+//! brought to the disk (while reads go on to show it), say of a write that it was done and lose it or
+//! do it in a wrong place, run out of space or of open files, fail reads, and flip bits.
 //! There is no chance in it: callers choose, from a seed of their own.
 
 use std::collections::BTreeMap;
@@ -55,7 +56,20 @@ struct Faults {
     room: Option<u64>,
     fail_reads_of: Option<String>,
     fail_making: Option<String>,
+    fail_opens_of: Option<String>,
+    bad_write: Option<(u64, BadWrite)>,
     panic_at: Option<u64>,
+}
+
+/// What a disk does with a write that it then says it did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BadWrite {
+    /// Nothing.
+    Lost,
+    /// Writes so many bytes further on, or further back but not before the file's start.
+    Shifted(i64),
+    /// Writes to the same place of another file, if that is there.
+    Elsewhere(PathBuf),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,6 +169,12 @@ impl SimDisk {
         state.pending.len() + state.files.values().map(|file| file.pending.len()).sum::<usize>()
     }
 
+    /// How many of them are names that were made or taken away: they have the lowest numbers.
+    #[must_use]
+    pub fn unsynced_names(&self) -> usize {
+        self.state().pending.len()
+    }
+
     /// The disk after the machine lost power: what is durable, and those operations that were not
     /// synced of which `keep` says so, asked by number in `0..unsynced()`.
     #[must_use]
@@ -244,6 +264,16 @@ impl SimDisk {
     /// Files whose path contains this cannot be made: there is no room for another one.
     pub fn fail_making(&self, part: Option<&str>) {
         self.state().faults.fail_making = part.map(str::to_owned);
+    }
+
+    /// Files whose path contains this cannot be opened or made: too many are open (`EMFILE`).
+    pub fn fail_opens_of(&self, part: Option<&str>) {
+        self.state().faults.fail_opens_of = part.map(str::to_owned);
+    }
+
+    /// The n-th operation from the start, if it is a write to a file, is said to be done and is not.
+    pub fn bad_write(&self, operation: u64, bad: BadWrite) {
+        self.state().faults.bad_write = Some((operation, bad));
     }
 
     /// The n-th operation from the start panics, as a mistake in the store at that place would.
@@ -355,6 +385,21 @@ impl State {
         }
     }
 
+    /// Where the write goes that this operation is; `None`: nowhere.
+    fn target(&self, inode: u64, offset: u64) -> Option<(u64, u64)> {
+        match &self.faults.bad_write {
+            Some((at, bad)) if *at == self.operations => match bad {
+                BadWrite::Lost => None,
+                BadWrite::Shifted(by) => Some((inode, offset.saturating_add_signed(*by))),
+                BadWrite::Elsewhere(path) => match self.names.get(path)? {
+                    Node::File(other) => Some((*other, offset)),
+                    Node::Dir => None,
+                },
+            },
+            _ => Some((inode, offset)),
+        }
+    }
+
     fn write(&mut self, inode: u64, op: FileOp) {
         let file = self.files.get_mut(&inode).expect("open files are kept");
         op.apply(Arc::make_mut(&mut file.now));
@@ -373,6 +418,10 @@ impl Disk for SimDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.state();
         state.readable(Path::new(""))?;
+        let too_many = state.faults.fail_opens_of.as_deref();
+        if too_many.is_some_and(|part| path.to_string_lossy().contains(part)) {
+            return Err(rustix::io::Errno::MFILE.into());
+        }
         let inode = match (state.names.get(path).copied(), mode) {
             (Some(Node::Dir), _) => return Err(io::ErrorKind::IsADirectory.into()),
             (Some(Node::File(inode)), OpenMode::Create) => {
@@ -538,7 +587,8 @@ impl DiskFile for SimFile {
         parts.iter().for_each(|part| bytes.extend_from_slice(part));
         let mut state = self.disk.state();
         let stop = state.operate()?;
-        let len = state.files[&self.inode].now.len() as u64;
+        let Some((inode, offset)) = state.target(self.inode, offset) else { return ended(stop) };
+        let len = state.files[&inode].now.len() as u64;
         let more = (offset + bytes.len() as u64).saturating_sub(len);
         let mut full = false;
         if let Some(room) = state.faults.room {
@@ -552,7 +602,7 @@ impl DiskFile for SimFile {
         let mut rest = &bytes[..];
         while !rest.is_empty() {
             let now = (SECTOR - at % SECTOR).min(rest.len());
-            state.write(self.inode, FileOp::Write(at as u64, rest[..now].to_vec()));
+            state.write(inode, FileOp::Write(at as u64, rest[..now].to_vec()));
             at += now;
             rest = &rest[now..];
         }
