@@ -24,7 +24,7 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::log::{Log, View};
 use crate::loglet::{Ack, LogletError};
 use crate::parcel::{Entries, Parcel, Payloads};
-use crate::resolve::{self, Life, Lives, Look};
+use crate::resolve::{self, Life, Look};
 use crate::ticket::{Append, Ticket, deadline};
 use crate::token::Token;
 
@@ -46,7 +46,6 @@ struct State {
     /// This life, and the sequence number of the next entry that is admitted.
     life: Arc<Life>,
     next_seq: u64,
-    lives: Arc<Lives>,
     /// Entries being collected: the youngest of all that were admitted.
     open: Parcel,
     /// Parcels that are complete and were not sent, oldest first. Surely not in the log.
@@ -147,11 +146,10 @@ pub(crate) enum WhenFull {
 }
 
 impl Appender {
-    pub(crate) fn new(lives: Arc<Lives>) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             state: Mutex::new(State {
-                life: lives.begin(),
-                lives,
+                life: Life::begin(),
                 next_seq: 0,
                 open: Parcel::empty(0),
                 ready: VecDeque::new(),
@@ -692,7 +690,7 @@ impl State {
         failed.extend(answered.flat_map(|(parcel, _)| parcel.tickets()).cloned());
         self.raise_barrier(error, failed);
         self.life.end();
-        self.life = self.lives.begin();
+        self.life = Life::begin();
         self.next_seq = 0;
     }
 

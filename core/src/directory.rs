@@ -1,29 +1,110 @@
 //! A store in a directory, and the rule that a process opens each directory once.
 //!
-//! All logs of a directory share one journal, so all handles of this process share one owner: a
-//! table of the directories that are open finds it. The owner closes with its last log. After a fork
-//! the child finds the table, but not its parent's stores in it: their threads did not come along.
+//! All logs of a directory share one journal, so all handles of this process share one way to it: a
+//! table of the directories that are open finds it. The way is either that this process owns the
+//! directory, or that it asks the process that does (`owner.rs`, `guest.rs`). It is closed with its
+//! last log. After a fork the child finds the table, but not its parent's stores in it: their
+//! threads did not come along.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
 use crate::error::{Error, ErrorCode, Result};
+use crate::guest::{Guest, GuestMetaStore, GuestProvider};
+use crate::loglet::LogletProvider;
+use crate::loglets::local::LocalProvider;
+use crate::metastore::MetaStore;
 use crate::metastores::FileMetaStore;
-use crate::resolve::Lives;
+use crate::owner::{self, Owner};
 use crate::storage::{RealDisk, Storage, StorageOptions};
 
 /// The folder of the registers.
 pub(crate) const META: &str = "meta";
+/// How long an owner that does not serve is tried: it may be about to begin or to end.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(10);
 
-/// A directory that this process owns.
+/// What this process holds while it owns a directory.
+#[derive(Debug)]
+pub(crate) struct Owned {
+    storage: Arc<Storage>,
+    metastore: Arc<FileMetaStore>,
+    pub(crate) owner: Arc<Owner>,
+    listening: Mutex<Option<JoinHandle<()>>>,
+    path: PathBuf,
+}
+
+impl Owned {
+    /// Takes the directory and serves it. Blocks. Must be called in a runtime.
+    ///
+    /// # Errors
+    /// `LOCKED` when another process has it; what else is wrong with it.
+    pub(crate) fn open(path: &Path, create: bool) -> Result<Owned> {
+        let disk = Arc::new(RealDisk);
+        let options = StorageOptions { create, ..StorageOptions::default() };
+        let storage = Storage::open(disk.clone(), path, options)?;
+        let metastore = Arc::new(FileMetaStore::open(disk, path.join(META))?);
+        let owner = Owner::new(storage.clone(), metastore.clone());
+        let (listening, path) = (Mutex::default(), path.to_owned());
+        let owned = Owned { storage, metastore, owner, listening, path };
+        owned.listen();
+        Ok(owned)
+    }
+
+    /// Serves other processes, unless it does: the runtime that it did it on may have ended.
+    fn listen(&self) {
+        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        if listening.as_ref().is_none_or(JoinHandle::is_finished) {
+            let begun = owner::listen(&self.path, self.owner.clone());
+            *listening = begun
+                .inspect_err(|error| tracing::warn!(%error, "other processes cannot write here"))
+                .ok();
+        }
+    }
+
+    /// Cuts all connections, and serves anew.
+    #[cfg(test)]
+    pub(crate) fn cut(&self) {
+        let serving = self.listening.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(serving) = serving {
+            serving.abort();
+        }
+        self.listen();
+    }
+
+    /// Lets go of the directory. Blocks.
+    pub(crate) fn close(self) -> Result<()> {
+        // In this order: who comes now finds nobody, who is here is refused; then the lock goes, and
+        // the socket may be another's.
+        owner::hide(&self.path);
+        self.owner.stop();
+        let closed = self.storage.close();
+        let listening = self.listening.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(listening) = listening {
+            listening.abort();
+        }
+        closed
+    }
+}
+
+/// A directory that this process reaches.
 #[derive(Debug)]
 pub(crate) struct Directory {
-    pub(crate) storage: Arc<Storage>,
-    pub(crate) metastore: Arc<FileMetaStore>,
-    pub(crate) lives: Arc<Lives>,
+    way: Way,
     path: PathBuf,
     pid: u32,
+}
+
+#[derive(Debug)]
+enum Way {
+    Owned(Owned),
+    Asked(Arc<Guest>),
 }
 
 /// One directory's place in the table: locked while it is opened or closed, so that others wait for
@@ -43,30 +124,44 @@ fn lock(place: &Place) -> MutexGuard<'_, Weak<Directory>> {
 }
 
 impl Directory {
-    /// Takes the directory, or shares it with the rest of this process. Blocks.
+    /// Takes the directory, shares it with the rest of this process, or reaches the process that has
+    /// it. Blocks. Must be called in a runtime that does network I/O.
     pub(crate) fn open(dir: &Path, create: bool) -> Result<Arc<Directory>> {
         check(dir, create)?;
         let path = canonical(dir);
         let place = place(&path);
         let mut directory = lock(&place);
         if let Some(directory) = directory.upgrade() {
-            return match directory.storage.failure() {
-                None => Ok(directory),
-                Some(failure) => {
+            if let Way::Owned(owned) = &directory.way {
+                if let Some(failure) = owned.storage.failure() {
                     let message = "the store failed: close every log of it in this process, then \
                                    open it again";
-                    Err(Error::new(ErrorCode::Unavailable, message).with_source(failure))
+                    return Err(Error::new(ErrorCode::Unavailable, message).with_source(failure));
                 }
-            };
+                owned.listen();
+            }
+            return Ok(directory);
         }
-        let disk = Arc::new(RealDisk);
-        let options = StorageOptions { create, ..StorageOptions::default() };
-        let storage = Storage::open(disk.clone(), &path, options)?;
-        let metastore = Arc::new(FileMetaStore::open(disk, path.join(META))?);
-        let (lives, pid) = (Arc::default(), std::process::id());
-        let opened = Arc::new(Directory { storage, metastore, lives, path, pid });
+        let way = Way::find(&path, create)?;
+        let opened = Arc::new(Directory { way, path, pid: std::process::id() });
         *directory = Arc::downgrade(&opened);
         Ok(opened)
+    }
+
+    /// The registers of the directory.
+    pub(crate) fn metastore(&self) -> Arc<dyn MetaStore> {
+        match &self.way {
+            Way::Owned(owned) => owned.metastore.clone(),
+            Way::Asked(guest) => Arc::new(GuestMetaStore::new(guest.clone())),
+        }
+    }
+
+    /// The loglets of the directory.
+    pub(crate) fn provider(&self) -> Arc<dyn LogletProvider> {
+        match &self.way {
+            Way::Owned(owned) => Arc::new(LocalProvider::new(owned.storage.clone())),
+            Way::Asked(guest) => Arc::new(GuestProvider::new(guest.clone())),
+        }
     }
 
     /// Gives one share back, and closes the directory if it was the last. Blocks.
@@ -79,12 +174,36 @@ impl Directory {
             std::mem::forget(directory);
             return Ok(());
         }
-        directory.storage.close()
+        match directory.way {
+            Way::Owned(owned) => owned.close(),
+            Way::Asked(guest) => guest.close(),
+        }
+    }
+}
+
+impl Way {
+    fn find(path: &Path, create: bool) -> Result<Way> {
+        let (runtime, begun) = (Handle::current(), Instant::now());
+        loop {
+            let locked = match Owned::open(path, create) {
+                Ok(owned) => return Ok(Way::Owned(owned)),
+                Err(error) if error.code() == ErrorCode::Locked => error,
+                Err(error) => return Err(error),
+            };
+            match runtime.block_on(Guest::connect(path)) {
+                Ok(guest) => return Ok(Way::Asked(guest)),
+                Err(error) if begun.elapsed() >= PATIENCE => {
+                    return Err(locked.with_source(error));
+                }
+                Err(_) => {}
+            }
+            runtime.block_on(tokio::time::sleep(PAUSE));
+        }
     }
 }
 
 /// One name for one directory, also for one that is yet to be made.
-fn canonical(dir: &Path) -> PathBuf {
+pub(crate) fn canonical(dir: &Path) -> PathBuf {
     let path = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
     let Ok(known) = std::fs::canonicalize(&path) else {
         return match (path.parent().map(std::fs::canonicalize), path.file_name()) {

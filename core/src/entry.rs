@@ -106,6 +106,19 @@ pub struct Plan {
     pub bytes_to_move: u64,
     /// What stands against it, in sentences. Empty: it can be done.
     pub objections: Vec<String>,
+    /// Where the active loglet is, if it is on nodes of a cluster.
+    pub before: Option<Placement>,
+    /// Where the loglet to come would be, if on nodes, as things are now.
+    pub after: Option<Placement>,
+}
+
+/// The nodes that a loglet is on. A majority of them has to be there for it to go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// Numbers of the nodes that hold it.
+    pub members: Vec<u32>,
+    /// Number of the one that sequences it.
+    pub sequencer: u32,
 }
 
 /// What a verification found.

@@ -42,20 +42,28 @@ mod reader;
 mod reconfig;
 mod resolve;
 mod log;
+mod home;
+mod relocate;
 pub mod store;
 mod directory;
+mod owner;
+mod guest;
+mod cluster;
 mod env;
 
 pub mod loglets;
 pub mod metastores;
 pub mod storage;
+mod wire;
+pub mod server;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use entry::{Appended, Entry, Plan, Start, TrimLimit, Trimmed, VerifyReport};
+pub use entry::{Appended, Entry, Placement, Plan, Start, TrimLimit, Trimmed, VerifyReport};
 pub use error::{Error, ErrorCode, Result};
 pub use reader::Reader;
+pub use relocate::{MovePhase, MoveProgress, move_log};
 pub use store::{Builder, create, delete, logs};
 pub use ticket::Append;
 pub use token::Token;

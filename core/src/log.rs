@@ -3,9 +3,12 @@
 //! The cached chain may be stale, and only two things show it: `Sealed` on append and a sealed tail
 //! (paper §3.2). Whoever meets one comes to [`Log::view_beyond`], which waits for whoever is
 //! reconfiguring, and completes the work itself if nobody does.
+//!
+//! A log that goes to another store shows nothing on append. So while its open segment is in another
+//! store than its chain, a task watches the register, and follows.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +20,9 @@ use virtuallog_protocol::{LogPos, LogletPos};
 
 use crate::appender::Appender;
 use crate::error::{Error, ErrorCode, Result};
+use crate::home::Home;
 use crate::loglet::{Loglet, LogletError};
+use crate::loglets::elsewhere;
 use crate::metastore::{MetaError, Versioned};
 use crate::store::{Options, Store};
 use crate::token::Token;
@@ -26,11 +31,17 @@ use crate::token::Token;
 /// again, so that many who wait do not all begin at once.
 const GRACE: Duration = Duration::from_millis(100);
 
+/// Between two tries to follow a log that has moved to where it cannot be reached.
+const FOLLOW_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long opening a log waits for its tail, which is only needed to spare reading later.
+const FIRST_TAIL_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// A log of a store, opened.
 #[derive(Debug)]
 pub(crate) struct Log {
+    /// As it was opened.
     pub(crate) name: String,
-    pub(crate) store: Arc<Store>,
     pub(crate) options: Options,
     pub(crate) runtime: Handle,
     pub(crate) appender: Appender,
@@ -38,17 +49,21 @@ pub(crate) struct Log {
     /// Held by the one task that completes a reconfiguration, and by whoever changes the view.
     pub(crate) completing: tokio::sync::Mutex<()>,
     closed: watch::Sender<bool>,
+    /// Whether a task watches for the log to move.
+    watched: AtomicBool,
 }
 
 /// One version of the chain, with its active loglet at hand.
 #[derive(Debug)]
 pub(crate) struct View {
+    /// The register that the chain stands in.
+    pub(crate) home: Arc<Home>,
     pub(crate) chain: Chain,
     /// `None` once the log was ended.
     pub(crate) active: Option<Arc<dyn Loglet>>,
     /// A tail of the active loglet that was seen: only ever too low.
     known_tail: AtomicU64,
-    /// Loglets of this log that were opened, by number; shared between views.
+    /// Loglets of this log that were opened from here, by number; shared between views of one home.
     opened: Arc<Mutex<HashMap<u32, Arc<dyn Loglet>>>>,
 }
 
@@ -63,12 +78,7 @@ impl View {
 
     /// Why nothing can be appended to a log that is over.
     pub(crate) fn over(&self) -> Error {
-        match &self.chain.life {
-            Life::Moved { url } => {
-                Error::new(ErrorCode::Unavailable, format!("the log has moved: open `{url}`"))
-            }
-            _ => Error::new(ErrorCode::Sealed, "the log was ended by `seal`: it can only be read"),
-        }
+        Error::new(ErrorCode::Sealed, "the log was ended by `seal`: it can only be read")
     }
 
     /// A loglet's answer to an append as the caller sees it.
@@ -170,32 +180,54 @@ pub(crate) fn decode_chain(name: &str, versioned: &Versioned) -> Result<Option<C
 impl Log {
     pub(crate) async fn new(
         name: String,
+        home: Arc<Home>,
+        options: Options,
+        chain: Chain,
+    ) -> Result<Arc<Log>> {
+        let log = Self::at(name, home, options, chain).await?;
+        let view = log.view();
+        if let Some(active) = &view.active
+            // It can be read all the same, and appends will say what is wrong.
+            && let Ok(Ok(tail)) = tokio::time::timeout(FIRST_TAIL_TIMEOUT, active.check_tail()).await
+        {
+            view.learn_tail(tail.position);
+        }
+        Ok(log)
+    }
+
+    /// A log to be reconfigured and nothing else: its tail is not looked for.
+    pub(crate) async fn bare(
+        name: String,
         store: Arc<Store>,
         options: Options,
         chain: Chain,
     ) -> Result<Arc<Log>> {
+        let home = Arc::new(Home { name: name.clone(), store });
+        Self::at(name, home, options, chain).await
+    }
+
+    pub(crate) async fn at(
+        name: String,
+        home: Arc<Home>,
+        options: Options,
+        chain: Chain,
+    ) -> Result<Arc<Log>> {
         let opened = Arc::default();
-        let active = open_active(&store, &chain, &opened).await?;
-        let known_tail = match &active {
-            None => 0,
-            Some(active) => match active.check_tail().await {
-                Ok(tail) => tail.position.0,
-                // It can be read all the same, and appends will say what is wrong.
-                Err(_) => chain.active().base.0,
-            },
-        };
-        let view = View { chain, active, known_tail: AtomicU64::new(known_tail), opened };
-        let appender = Appender::new(store.lives.clone());
-        Ok(Arc::new(Log {
+        let active = open_active(&home.store, &chain, &opened).await?;
+        let known_tail = if active.is_some() { chain.active().base.0 } else { 0 };
+        let view = View { home, chain, active, known_tail: AtomicU64::new(known_tail), opened };
+        let log = Arc::new(Log {
             name,
-            store,
             options,
             runtime: Handle::current(),
-            appender,
+            appender: Appender::new(),
             view: ArcSwap::from_pointee(view),
             completing: tokio::sync::Mutex::new(()),
             closed: watch::Sender::new(false),
-        }))
+            watched: AtomicBool::new(false),
+        });
+        log.watch_for_move();
+        Ok(log)
     }
 
     pub(crate) fn view(&self) -> Arc<View> {
@@ -231,44 +263,99 @@ impl Log {
 
     /// Reads the newest chain from the MetaStore and makes it the cached one.
     pub(crate) async fn fetch(self: &Arc<Self>) -> Result<Arc<View>> {
-        let versioned = self.store.metastore.get(&self.name).await.map_err(meta_error)?;
-        self.learn(&versioned).await
+        let home = self.view().home.clone();
+        self.learn(&home, &home.get().await?).await
     }
 
-    /// Makes what was read from the register the cached chain, if it is newer.
-    pub(crate) async fn learn(self: &Arc<Self>, versioned: &Versioned) -> Result<Arc<View>> {
+    /// Makes what was read from a register the cached chain, if it is newer; what the register leads
+    /// to, if the log has moved.
+    pub(crate) async fn learn(
+        self: &Arc<Self>,
+        home: &Arc<Home>,
+        versioned: &Versioned,
+    ) -> Result<Arc<View>> {
         let gone = || {
             let message = format!("log `{}` was deleted: create it again", self.name);
             Error::new(ErrorCode::NotFound, message)
         };
-        let chain = decode_chain(&self.name, versioned)?.ok_or_else(gone)?;
+        let chain = decode_chain(&home.name, versioned)?.ok_or_else(gone)?;
         if chain.log != self.view().chain.log {
             return Err(gone());
         }
-        self.install(chain).await
+        let (home, chain) = home.clone().settle(chain).await?.ok_or_else(gone)?;
+        self.install(home, chain).await
     }
 
     /// Makes `chain` the cached one, if it is newer.
-    pub(crate) async fn install(self: &Arc<Self>, chain: Chain) -> Result<Arc<View>> {
+    pub(crate) async fn install(
+        self: &Arc<Self>,
+        home: Arc<Home>,
+        chain: Chain,
+    ) -> Result<Arc<View>> {
         let old = self.view();
-        if chain.version <= old.chain.version {
+        if chain.moment() <= old.chain.moment() {
             return Ok(old);
         }
-        let active = open_active(&self.store, &chain, &old.opened).await?;
+        let opened = match Arc::ptr_eq(&home, &old.home) {
+            true => old.opened.clone(),
+            // What was opened from the old store closes with it.
+            false => Arc::default(),
+        };
+        let active = open_active(&home.store, &chain, &opened).await?;
         let same = chain.active().loglet == old.chain.active().loglet;
         let known = if same { old.known_tail() } else { chain.active().base };
-        let (known_tail, opened) = (AtomicU64::new(known.0), old.opened.clone());
+        let known_tail = AtomicU64::new(known.0);
         opened
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|number, _| chain.segments.iter().any(|segment| segment.loglet == *number));
-        let view = Arc::new(View { chain, active, known_tail, opened });
+        let view = Arc::new(View { home, chain, active, known_tail, opened });
         // Two may install at once: the newer one stays.
-        self.view.rcu(|current| match current.chain.version < view.chain.version {
+        self.view.rcu(|current| match current.chain.moment() < view.chain.moment() {
             true => view.clone(),
             false => current.clone(),
         });
+        self.watch_for_move();
         Ok(self.view())
+    }
+
+    /// Sees to it that somebody follows if the log is about to move: its open segment is in another
+    /// store already. It may then not be met by a seal for long, and the old store be gone by then.
+    fn watch_for_move(self: &Arc<Self>) {
+        if !is_leaving(&self.view()) || self.watched.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (weak, mut closed) = (Arc::downgrade(self), self.closed.subscribe());
+        self.runtime.spawn(async move {
+            while let Some(log) = weak.upgrade() {
+                let view = log.view();
+                if !is_leaving(&view) {
+                    log.watched.store(false, Ordering::Release);
+                    // Perhaps it is again, and whoever saw it found the flag up.
+                    return log.watch_for_move();
+                }
+                drop(log);
+                let (home, after) = (view.home.clone(), view.chain.version);
+                drop(view);
+                let changed = tokio::select! {
+                    _ = closed.wait_for(|closed| *closed) => return,
+                    changed = home.store.metastore.watch(&home.name, after) => changed,
+                };
+                let Some(log) = weak.upgrade() else { return };
+                let learned = match &changed {
+                    Ok(versioned) => log.learn(&home, versioned).await.map(drop),
+                    Err(error) => Err(Error::new(ErrorCode::Unavailable, error.to_string())),
+                };
+                if let Err(error) = learned {
+                    if error.code() == ErrorCode::NotFound {
+                        return;
+                    }
+                    tracing::debug!(log = log.name, %error, "a log that moves is not followed yet");
+                    drop(log);
+                    tokio::time::sleep(FOLLOW_PAUSE).await;
+                }
+            }
+        });
     }
 
     /// The loglet of a segment.
@@ -283,7 +370,7 @@ impl Log {
         view: &View,
         segment: &Segment,
     ) -> Result<Arc<dyn Loglet>, LogletError> {
-        open_loglet(&self.store, &view.chain, segment, &view.opened).await
+        open_loglet(&view.home.store, &view.chain, segment, &view.opened).await
     }
 
     /// Waits until the chain shows the segment with this index closed (or gone), and gives that
@@ -295,9 +382,10 @@ impl Log {
         }
         view = self.fetch().await?;
         while is_open(&view.chain, index) {
-            let watch = self.store.metastore.watch(&self.name, view.chain.version);
+            let home = view.home.clone();
+            let watch = home.store.metastore.watch(&home.name, view.chain.version);
             match tokio::time::timeout(grace(), watch).await {
-                Ok(versioned) => view = self.learn(&versioned.map_err(meta_error)?).await?,
+                Ok(versioned) => view = self.learn(&home, &versioned.map_err(meta_error)?).await?,
                 Err(_) if self.options.read_only => view = self.fetch().await?,
                 Err(_) => view = self.roll_forward(index).await?,
             }
@@ -316,7 +404,7 @@ impl Log {
         error: LogletError,
     ) -> Result<()> {
         let gone = matches!(error, LogletError::Unknown(_) | LogletError::Trimmed { .. });
-        if gone && self.fetch().await?.chain.version > view.chain.version {
+        if gone && self.fetch().await?.chain.moment() > view.chain.moment() {
             return Ok(());
         }
         Err(view.read_error(segment, error))
@@ -346,6 +434,11 @@ impl Log {
         }
         unreachable!("the active segment ends the loop")
     }
+}
+
+/// Whether the open segment is in another store than the chain.
+fn is_leaving(view: &View) -> bool {
+    view.chain.life == Life::Open && view.chain.active().config.kind == elsewhere::KIND
 }
 
 fn is_open(chain: &Chain, index: u32) -> bool {

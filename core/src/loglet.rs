@@ -31,6 +31,7 @@ use async_trait::async_trait;
 use thiserror::Error;
 use virtuallog_protocol::{Batch, LogId, LogletConfig, LogletId, LogletPos, StampedBatch, Tail};
 
+use crate::entry::Placement;
 use crate::error::{BoxError, Error};
 
 /// Exactly what callers of a loglet branch on.
@@ -181,12 +182,34 @@ pub trait LogletProvider: Send + Sync + fmt::Debug {
     /// The word before the colon in a loglet's name: `local` in `local`, `native` in `native:3`.
     fn kind(&self) -> &str;
 
-    /// Turns what a user wrote after the colon into the parameters that the chain keeps.
-    /// They are complete: whoever opens the loglet later needs nothing else.
+    /// Turns what a user wrote after the colon into the parameters that the chain keeps, once
+    /// [`place`](Self::place) completed them: whoever opens the loglet later needs nothing else.
     ///
     /// # Errors
     /// `INVALID`, naming what can be written there.
     fn plan(&self, args: &str) -> Result<LogletConfig, Error>;
+
+    /// Chooses where a planned loglet will be, for kinds that can be in several places; `after`: the
+    /// loglet that it is to follow or to replace. What it gives is complete, goes into the chain as
+    /// the target of a reconfiguration, and is made by [`create`](Self::create). The default changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` when there is no place for it now; `INVALID` when there never is.
+    async fn place(
+        &self,
+        planned: LogletConfig,
+        after: Option<&LogletConfig>,
+    ) -> Result<LogletConfig, Error> {
+        let _ = after;
+        Ok(planned)
+    }
+
+    /// The nodes that a loglet is on, for kinds that are on some.
+    fn placement(&self, config: &LogletConfig) -> Option<Placement> {
+        let _ = config;
+        None
+    }
 
     /// Makes the loglet, or finds it if it was made before with the same parameters: idempotent.
     /// Refuses an identity that was [retired](Self::retire).

@@ -14,7 +14,6 @@ use std::task::{Context, Poll, ready};
 use futures_core::Stream;
 use futures_core::future::BoxFuture;
 use tokio::task::JoinHandle;
-use virtuallog_protocol::chain::Life;
 use virtuallog_protocol::record::BatchKind;
 use virtuallog_protocol::{LogPos, LogletPos, StampedBatch};
 
@@ -62,6 +61,8 @@ struct Ahead {
     from: LogletPos,
     to: LogletPos,
     batches: JoinHandle<Result<Vec<StampedBatch>, LogletError>>,
+    /// Keeps the store open that is read from, if the log moves on to another one.
+    _view: Arc<View>,
 }
 
 impl Reader {
@@ -239,9 +240,6 @@ impl Cursor {
                         }
                     };
                     if tail.sealed {
-                        if let Life::Moved { .. } = view.chain.life {
-                            return Err(view.over());
-                        }
                         self.log.view_beyond(segment.index).await?;
                         return Ok(Place::Again);
                     }
@@ -289,7 +287,7 @@ impl Cursor {
     }
 
     /// Starts on the rest of the range, if there is one.
-    fn read_ahead(&mut self, view: &View, index: u32, loglet: Arc<dyn Loglet>, to: LogletPos) {
+    fn read_ahead(&mut self, view: &Arc<View>, index: u32, loglet: Arc<dyn Loglet>, to: LogletPos) {
         let segment = view.chain.segment(index).expect("it was located in this view");
         let from = match self.next >= segment.start {
             true => segment.to_loglet(self.next),
@@ -298,7 +296,8 @@ impl Cursor {
         if from < to {
             let read = async move { loglet.read(from, to, READ_BYTES).await };
             let batches = self.log.runtime.spawn(read);
-            self.ahead = Some(Ahead { segment: index, from, to, batches });
+            let _view = view.clone();
+            self.ahead = Some(Ahead { segment: index, from, to, batches, _view });
         }
     }
 

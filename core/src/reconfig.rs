@@ -8,9 +8,14 @@
 //! Steps 2 to 4 are idempotent, so that any number of parties may do them at once: one conditional
 //! write wins, and the others read what it wrote. They run as a task of their own, which a dropped
 //! future cannot strand. Appends and tail checks wait only between 3 and 4.
+//!
+//! Every change is made to one view and written where that view was read. If the log has moved to
+//! another store meanwhile the write fails, and what it fails with is the chain there.
 
 use std::sync::Arc;
 
+use futures_util::stream::{StreamExt, TryStreamExt};
+use tokio::sync::watch;
 use virtuallog_protocol::chain::{Chain, ChainError, Life, LogletConfig, Next, Segment};
 use virtuallog_protocol::{LogPos, LogletId, LogletPos, StampedBatch};
 
@@ -20,8 +25,23 @@ use crate::log::{Log, View, meta_error};
 use crate::loglet::{Loglet, LogletError};
 use crate::metastore::MetaError;
 
+/// How often one attempt replaces a target that cannot be made.
+const RETARGETS_MAX: u32 = 2;
 /// Bytes that a copy of a sealed segment reads at a time.
 const COPY_BYTES: usize = 1 << 20;
+
+/// Batches of a copy that are out at once, at most.
+const FILLS_MAX: usize = 64;
+
+/// A copy of a sealed segment that is to take its place.
+struct Copy {
+    index: u32,
+    number: u32,
+    config: LogletConfig,
+    version: u64,
+    /// Bytes that were copied so far.
+    copied: watch::Sender<u64>,
+}
 
 fn chain_error(error: ChainError) -> Error {
     match error {
@@ -39,18 +59,22 @@ fn chain_error(error: ChainError) -> Error {
 }
 
 impl Log {
-    /// Writes the next version of the chain. `Ok(Err(view))`: another version was there.
-    async fn write(self: &Arc<Self>, chain: &Chain) -> Result<Result<Arc<View>, Arc<View>>> {
-        let expected = chain.version - 1;
-        let metastore = &self.store.metastore;
-        match metastore.put_if(&self.name, Some(chain.encode()), expected).await {
-            Ok(_) => Ok(Ok(self.install(chain.clone()).await?)),
-            Err(MetaError::Conflict { current }) => Ok(Err(self.learn(&current).await?)),
+    /// Writes the next version of the chain where `view` was read. `Ok(Err(view))`: another version
+    /// was there.
+    async fn write(
+        self: &Arc<Self>,
+        view: &View,
+        chain: &Chain,
+    ) -> Result<Result<Arc<View>, Arc<View>>> {
+        let home = &view.home;
+        match home.put(chain).await {
+            Ok(()) => Ok(Ok(self.install(home.clone(), chain.clone()).await?)),
+            Err(MetaError::Conflict { current }) => Ok(Err(self.learn(home, &current).await?)),
             Err(error @ MetaError::Unavailable(_)) => {
                 // It may have been written: our nonce says so (rule D6).
                 let view = self.fetch().await?;
-                match view.chain.version {
-                    version if version < chain.version => Err(meta_error(error)),
+                match view.chain.moment() {
+                    moment if moment < chain.moment() => Err(meta_error(error)),
                     _ if view.chain.nonce == chain.nonce => Ok(Ok(view)),
                     _ => Ok(Err(view)),
                 }
@@ -65,19 +89,25 @@ impl Log {
         config: Option<LogletConfig>,
         version: u64,
     ) -> Result<Arc<View>> {
-        let log = self.clone();
+        let (log, moves) = (self.clone(), self.view().chain.moves);
         let task = self.runtime.spawn(async move {
             let view = log.fetch().await?;
-            if view.chain.version != version {
+            if view.chain.moment() != (moves, version) {
                 return Err(moved_on(version, &view));
             }
             if view.chain.next.is_some() {
                 log.complete(view).await?;
                 return Err(moved_on(version, &log.view()));
             }
+            let config = match config {
+                Some(planned) => {
+                    Some(view.home.store.place(planned, Some(&view.chain.active().config)).await?)
+                }
+                None => None,
+            };
             let proposed = view.chain.propose(config, env::random_u128()).map_err(chain_error)?;
             let target = proposed.next.clone();
-            let view = match log.write(&proposed).await? {
+            let view = match log.write(&view, &proposed).await? {
                 Ok(view) => log.complete(view).await?,
                 Err(view) => return Err(moved_on(version, &view)),
             };
@@ -94,13 +124,24 @@ impl Log {
     pub(crate) async fn complete(self: &Arc<Self>, view: Arc<View>) -> Result<Arc<View>> {
         let _one_at_a_time = self.completing.lock().await;
         let mut view = view;
-        if self.view().chain.version > view.chain.version {
+        if self.view().chain.moment() > view.chain.moment() {
             view = self.view();
         }
-        let target = view.chain.next.clone();
+        let mut target = view.chain.next.clone();
+        let mut replaced = 0;
         while view.chain.next.is_some() && view.chain.next == target {
             let sealed = match self.prepare(&view).await {
-                Ok(()) => self.seal_active(&view).await,
+                Ok(None) => self.seal_active(&view).await,
+                Ok(Some(_)) if replaced == RETARGETS_MAX => {
+                    let message = "no place for the next loglet answers: try again";
+                    return Err(Error::new(ErrorCode::Unavailable, message));
+                }
+                Ok(Some(newer)) => {
+                    replaced += 1;
+                    target = newer.chain.next.clone();
+                    view = newer;
+                    continue;
+                }
                 Err(error) => Err(error),
             };
             let tail = match sealed {
@@ -108,7 +149,7 @@ impl Log {
                 // Perhaps only because somebody else was faster.
                 Err(error) => {
                     let newer = self.fetch().await?;
-                    let goes_on = newer.chain.version > view.chain.version
+                    let goes_on = newer.chain.moment() > view.chain.moment()
                         && (newer.chain.next == target || reached(&newer.chain, target.as_ref()));
                     if !goes_on {
                         return Err(error);
@@ -118,7 +159,7 @@ impl Log {
                 }
             };
             let chain = view.chain.complete(tail, env::random_u128()).map_err(chain_error)?;
-            view = match self.write(&chain).await? {
+            view = match self.write(&view, &chain).await? {
                 Ok(view) | Err(view) => view,
             };
         }
@@ -126,15 +167,17 @@ impl Log {
     }
 
     /// Makes the loglet that `next` names. If that cannot be done, and nobody for whom it could has
-    /// sealed yet, `next` is taken back.
-    async fn prepare(self: &Arc<Self>, view: &Arc<View>) -> Result<()> {
-        let Some(Next::Extend { index, config }) = &view.chain.next else { return Ok(()) };
+    /// sealed yet, `next` is taken back; once sealed, it is replaced by another one of the same kind, in
+    /// another place if there is one: then there is a newer view. In the same place too, because a
+    /// loglet whose sequencer was lost before it began cannot be made any more.
+    async fn prepare(self: &Arc<Self>, view: &Arc<View>) -> Result<Option<Arc<View>>> {
+        let Some(Next::Extend { index, config }) = &view.chain.next else { return Ok(None) };
         let id = LogletId { log: view.chain.log, segment: *index };
-        let made = match self.store.provider(&config.kind) {
+        let made = match view.home.store.provider(&config.kind) {
             Ok(provider) => provider.create(id, config, LogletPos(0)).await.map(drop),
             Err(error) => Err(LogletError::Refused(error)),
         };
-        let Err(error) = made else { return Ok(()) };
+        let Err(error) = made else { return Ok(None) };
         let message = format!("loglet `{}` cannot be made: {error}", config.name);
         let error = match error {
             LogletError::Refused(error) => error,
@@ -143,10 +186,17 @@ impl Log {
         let segment = view.chain.active();
         let active = self.loglet(view, segment).await?;
         let tail = active.check_tail().await.map_err(|e| view.read_error(segment, e))?;
-        if let (false, Ok(withdrawn)) = (tail.sealed, view.chain.withdraw(env::random_u128())) {
-            self.write(&withdrawn).await?.ok();
+        if !tail.sealed {
+            if let Ok(withdrawn) = view.chain.withdraw(env::random_u128()) {
+                self.write(view, &withdrawn).await?.ok();
+            }
+            return Err(error);
         }
-        Err(error)
+        let placed = view.home.store.place(config.clone(), Some(config)).await?;
+        let other = view.chain.retarget(placed, env::random_u128()).map_err(chain_error)?;
+        Ok(Some(match self.write(view, &other).await? {
+            Ok(view) | Err(view) => view,
+        }))
     }
 
     async fn seal_active(&self, view: &Arc<View>) -> Result<LogletPos> {
@@ -172,9 +222,10 @@ impl Log {
                 return Ok(view);
             }
             // Sealed without a target, so from outside: go on with one of the same kind.
-            let config = active.config.clone();
+            let store = &view.home.store;
+            let config = store.place(active.config.clone(), Some(&active.config)).await?;
             let next = view.chain.propose(Some(config), env::random_u128()).map_err(chain_error)?;
-            match log.write(&next).await? {
+            match log.write(&view, &next).await? {
                 Ok(view) => log.complete(view).await,
                 Err(view) => Ok(view),
             }
@@ -188,31 +239,23 @@ impl Log {
         first_kept: LogPos,
         version: Option<u64>,
     ) -> Result<Arc<View>> {
+        let moves = self.view().chain.moves;
         let mut view = self.fetch().await?;
         loop {
-            if let Some(version) = version.filter(|version| *version != view.chain.version) {
+            let stale = |version: &u64| view.chain.moment() != (moves, *version);
+            if let Some(version) = version.filter(stale) {
                 return Err(moved_on(version, &view));
             }
             let change =
                 view.chain.truncate(first_kept, env::random_u128()).map_err(chain_error)?;
             let Some(chain) = change else { return Ok(view) };
-            match self.write(&chain).await? {
+            match self.write(&view, &chain).await? {
                 Ok(written) => {
-                    self.retire_dead(&written).await;
+                    retire_dead(&view.chain, &written).await;
                     return Ok(written);
                 }
                 // Somebody else's change: this one is made again on top of it (rule D10).
                 Err(newer) => view = newer,
-            }
-        }
-    }
-
-    /// Deletes loglets that no chain will name again. What fails stays for the next time.
-    async fn retire_dead(&self, view: &View) {
-        let (live, bound) = view.chain.live();
-        for provider in self.store.providers() {
-            if let Err(error) = provider.retire(view.chain.log, &live, bound).await {
-                tracing::warn!(log = self.name, %error, "loglets of dropped segments remain");
             }
         }
     }
@@ -224,19 +267,31 @@ impl Log {
         config: LogletConfig,
         version: u64,
     ) -> Result<Arc<View>> {
-        let log = self.clone();
+        self.modify_and_count(index, config, version, watch::Sender::new(0)).await
+    }
+
+    /// As [`modify`](Self::modify); `copied` shows how many bytes were copied so far.
+    pub(crate) async fn modify_and_count(
+        self: &Arc<Self>,
+        index: u32,
+        config: LogletConfig,
+        version: u64,
+        copied: watch::Sender<u64>,
+    ) -> Result<Arc<View>> {
+        let (log, moves) = (self.clone(), self.view().chain.moves);
         let task = self.runtime.spawn(async move {
             let view = log.fetch().await?;
-            if view.chain.version != version {
+            if view.chain.moment() != (moves, version) {
                 return Err(moved_on(version, &view));
             }
             sealed_segment(&view, index)?;
             let (reserved, number) = view.chain.reserve(env::random_u128()).map_err(chain_error)?;
-            let mut view = match log.write(&reserved).await? {
+            let view = match log.write(&view, &reserved).await? {
                 Ok(view) => view,
                 Err(view) => return Err(moved_on(version, &view)),
             };
-            let modified = log.move_segment(&mut view, index, number, &config, version).await;
+            let copy = Copy { index, number, config, version, copied };
+            let modified = log.move_segment(view, copy).await;
             if modified.is_err() {
                 log.abandon(number).await;
             }
@@ -245,37 +300,33 @@ impl Log {
         task.await.unwrap_or_else(|error| Err(task_failed(&error)))
     }
 
-    /// Copies a sealed segment to loglet `number`, and re-points the chain to it.
-    async fn move_segment(
-        self: &Arc<Self>,
-        view: &mut Arc<View>,
-        index: u32,
-        number: u32,
-        config: &LogletConfig,
-        version: u64,
-    ) -> Result<Arc<View>> {
-        let old = sealed_segment(view, index)?.clone();
-        let target = self.copy(view, &old, number, config).await?;
+    /// Copies a sealed segment to the loglet whose number was reserved, and re-points the chain to it.
+    async fn move_segment(self: &Arc<Self>, mut view: Arc<View>, copy: Copy) -> Result<Arc<View>> {
+        let Copy { index, number, config, version, copied } = copy;
+        let old = sealed_segment(&view, index)?.clone();
+        let (home, config) = (view.home.clone(), view.home.store.place(config, None).await?);
+        let target = self.copy(&view, &old, number, &config, &copied).await?;
         loop {
-            if sealed_segment(view, index)?.loglet != old.loglet {
-                return Err(moved_on(version, view));
+            // In another store the copy's configuration would mean something else.
+            if sealed_segment(&view, index)?.loglet != old.loglet || !view.home.is(&home) {
+                return Err(moved_on(version, &view));
             }
             // What was trimmed while the copy was made stays trimmed.
             let failed = |error| view.read_error(&old, error);
-            let source = self.loglet(view, &old).await?;
+            let source = self.loglet(&view, &old).await?;
             let trimmed = source.trim_point().await.map_err(failed)?;
             target.prefix_trim(trimmed).await.map_err(failed)?;
             let nonce = env::random_u128();
             let chain = view.chain.modify(index, number, old.base, config.clone(), nonce);
-            match self.write(&chain.map_err(chain_error)?).await? {
+            match self.write(&view, &chain.map_err(chain_error)?).await? {
                 Ok(written) => {
                     // And once more, for a trim that the old chain led to the source.
                     let trimmed = source.trim_point().await.map_err(failed)?;
                     target.prefix_trim(trimmed).await.map_err(failed)?;
-                    self.retire_dead(&written).await;
+                    retire_dead(&view.chain, &written).await;
                     return Ok(written);
                 }
-                Err(newer) => *view = newer,
+                Err(newer) => view = newer,
             }
         }
     }
@@ -284,8 +335,8 @@ impl Log {
     async fn abandon(self: &Arc<Self>, number: u32) {
         while let Ok(view) = self.fetch().await {
             match view.chain.abandon(number, env::random_u128()) {
-                Ok(Some(chain)) => match self.write(&chain).await {
-                    Ok(Ok(written)) => return self.retire_dead(&written).await,
+                Ok(Some(chain)) => match self.write(&view, &chain).await {
+                    Ok(Ok(written)) => return retire_dead(&view.chain, &written).await,
                     Ok(Err(_)) => {}
                     Err(_) => return,
                 },
@@ -301,13 +352,14 @@ impl Log {
         segment: &Segment,
         number: u32,
         config: &LogletConfig,
+        copied: &watch::Sender<u64>,
     ) -> Result<Arc<dyn Loglet>> {
         let failed = |error| view.read_error(segment, error);
         let source = self.loglet(view, segment).await?;
         let stop = segment.to_loglet(segment.stop.expect("the segment is sealed"));
         let first = source.trim_point().await.map_err(failed)?.max(segment.base).min(stop);
         let id = LogletId { log: view.chain.log, segment: number };
-        let provider = self.store.provider(&config.kind)?;
+        let provider = view.home.store.provider(&config.kind)?;
         let mut batches = match first < stop {
             true => source.read(first, stop, COPY_BYTES).await.map_err(failed)?,
             false => Vec::new(),
@@ -317,9 +369,9 @@ impl Log {
         let target = provider.create(id, config, base).await.map_err(failed)?;
         while let Some(last) = batches.last() {
             let at = last.end();
-            for batch in &batches {
-                target.fill(batch.first, batch.batch.clone()).await.map_err(failed)?;
-            }
+            fill(&*target, &batches).await.map_err(failed)?;
+            let bytes: usize = batches.iter().map(|batch| batch.batch.as_bytes().len()).sum();
+            copied.send_modify(|copied| *copied += bytes as u64);
             batches = match at < stop {
                 true => source.read(at, stop, COPY_BYTES).await.map_err(failed)?,
                 false => Vec::new(),
@@ -330,6 +382,13 @@ impl Log {
         same_content(&*source, &*target, first, stop).await.map_err(failed)?;
         Ok(target)
     }
+}
+
+/// Stores a stretch of batches, many at once: in order, since a queue of futures begins its oldest first.
+async fn fill(target: &dyn Loglet, batches: &[StampedBatch]) -> Result<(), LogletError> {
+    let fill = |batch: &StampedBatch| target.fill(batch.first, batch.batch.clone());
+    let fills: Vec<_> = batches.iter().map(fill).collect();
+    futures_util::stream::iter(fills).buffered(FILLS_MAX).try_collect().await
 }
 
 /// Both loglets hold the same batches in the range.
@@ -353,6 +412,17 @@ async fn same_content(
         at = last.end();
     }
     Ok(())
+}
+
+/// Deletes loglets that no chain will name again, here and in the stores that the chain led to.
+/// What fails stays for the next time.
+async fn retire_dead(before: &Chain, now: &View) {
+    let (live, bound) = now.chain.live();
+    let store = &now.home.store;
+    store.retire(now.chain.log, &live, bound).await;
+    for other in store.others.named(before).await {
+        other.retire(now.chain.log, &live, bound).await;
+    }
 }
 
 /// Whether the chain is where a reconfiguration led, or beyond.

@@ -6,9 +6,9 @@
 //! with its mark is in the log, and a batch without may safely go into the next segment. Absent holds
 //! only when every position was read. The papers leave duplicates here.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use virtuallog_protocol::{LogPos, LogletPos, Segment, WriterId};
 
@@ -28,32 +28,32 @@ pub(crate) struct Life {
     current: AtomicBool,
 }
 
-/// The lives of all writers of a store in this process: what is under way cannot be absent yet.
-#[derive(Debug, Default)]
-pub(crate) struct Lives(Mutex<HashMap<WriterId, Weak<Life>>>);
+/// The lives of all writers of this process, whatever their store, since a log goes from one to
+/// another: what is under way cannot be absent yet. By process, since a child has none of its parent's.
+fn lives() -> MutexGuard<'static, BTreeMap<(u32, WriterId), Weak<Life>>> {
+    static LIVES: Mutex<BTreeMap<(u32, WriterId), Weak<Life>>> = Mutex::new(BTreeMap::new());
+    LIVES.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
-impl Lives {
-    /// Begins a life.
-    pub(crate) fn begin(&self) -> Arc<Life> {
+impl Life {
+    pub(crate) fn begin() -> Arc<Life> {
         let writer = WriterId(crate::env::random_u128());
         let life = Arc::new(Life { writer, current: AtomicBool::new(true) });
-        let mut lives = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lives = lives();
         lives.retain(|_, life| life.strong_count() > 0);
-        lives.insert(writer, Arc::downgrade(&life));
+        lives.insert((std::process::id(), writer), Arc::downgrade(&life));
         life
     }
 
     /// Whether something of this writer may still go into the log from this process.
-    pub(crate) fn is_busy(&self, writer: WriterId) -> bool {
-        let lives = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(life) = lives.get(&writer).and_then(Weak::upgrade) else { return false };
+    pub(crate) fn is_busy(writer: WriterId) -> bool {
+        let life = lives().get(&(std::process::id(), writer)).and_then(Weak::upgrade);
+        let Some(life) = life else { return false };
         // Ours, and the appender's own while it is the current one.
         let at_rest = 1 + usize::from(life.current.load(Ordering::Acquire));
         Arc::strong_count(&life) > at_rest
     }
-}
 
-impl Life {
     /// Nothing more begins in it.
     pub(crate) fn end(&self) {
         self.current.store(false, Ordering::Release);

@@ -7,19 +7,23 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
-use virtuallog_protocol::chain::{Chain, LogletConfig};
+use futures_util::stream::StreamExt;
+use virtuallog_protocol::chain::{Chain, Life, LogletConfig};
 use virtuallog_protocol::limits::{ENTRY_BYTES_DEFAULT, ENTRY_BYTES_MAX};
 use virtuallog_protocol::{LogId, LogletId, LogletPos};
 
+use crate::cluster::Net;
 use crate::directory::{self, Directory};
 use crate::env;
 use crate::error::{Error, ErrorCode, Result};
+use crate::home::Home;
 use crate::log::{Log, decode_chain, meta_error};
 use crate::loglet::{LogletError, LogletProvider};
-use crate::loglets::{local, memory};
+use crate::loglets::elsewhere::{self, Others, Reach};
+use crate::loglets::{local, memory, native};
 use crate::metastore::{MetaError, MetaStore};
+use crate::metastores::remote::RemoteMetaStore;
 use crate::metastores::{FileMetaStore, MemoryMetaStore};
-use crate::resolve::Lives;
 use crate::storage::{ReadOnlyStorage, RealDisk};
 use crate::url::{Location, LogUrl, Mode};
 use crate::virtuallog::VirtualLog;
@@ -30,6 +34,8 @@ pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 pub const IN_FLIGHT_BYTES_DEFAULT: usize = 32 << 20;
 /// How often a log that others create and delete meanwhile is looked for again.
 const OPEN_TRIES: usize = 16;
+/// How many registers are looked at at once to list a store.
+const LOOKS_MAX: usize = 32;
 
 type Providers = BTreeMap<String, Arc<dyn LogletProvider>>;
 
@@ -40,32 +46,72 @@ pub(crate) struct Store {
     providers: Providers,
     /// What a log is kept in when nothing else is said.
     default_loglet: &'static str,
-    /// Shared by all of this process who reach the same registers.
-    pub(crate) lives: Arc<Lives>,
+    /// How others reach it; `Fresh` for one that nobody else can name.
+    pub(crate) location: Location,
+    /// The same for whoever reaches the same registers, by whatever URL.
+    pub(crate) identity: String,
+    /// Other stores, that chains here lead to.
+    pub(crate) others: Arc<Others>,
     /// This store's share of its directory, until it is released.
     directory: Mutex<Option<Arc<Directory>>>,
 }
 
 impl Store {
-    fn memory() -> Store {
-        let memory: Arc<dyn LogletProvider> = Arc::new(memory::MemoryProvider::new());
+    fn new(
+        metastore: Arc<dyn MetaStore>,
+        default_loglet: &'static str,
+        provider: Arc<dyn LogletProvider>,
+    ) -> Store {
         Store {
-            metastore: Arc::new(MemoryMetaStore::new()),
-            providers: BTreeMap::from([(memory::KIND.to_owned(), memory)]),
-            default_loglet: memory::KIND,
-            lives: Arc::default(),
+            metastore,
+            providers: BTreeMap::from([(default_loglet.to_owned(), provider)]),
+            default_loglet,
+            location: Location::Fresh,
+            identity: format!("{:032x}", env::random_u128()),
+            others: Others::new(Reach::Clusters, Vec::new()),
             directory: Mutex::new(None),
         }
     }
 
-    fn local(metastore: Arc<dyn MetaStore>, local: Arc<dyn LogletProvider>) -> Store {
-        Store {
-            metastore,
-            providers: BTreeMap::from([(local::KIND.to_owned(), local)]),
-            default_loglet: local::KIND,
-            lives: Arc::default(),
-            directory: Mutex::new(None),
+    fn memory() -> Store {
+        let provider = Arc::new(memory::MemoryProvider::new());
+        Store::new(Arc::new(MemoryMetaStore::new()), memory::KIND, provider)
+    }
+
+    /// A cluster's.
+    pub(crate) fn cluster(net: &Arc<Net>) -> Store {
+        let native = Arc::new(native::NativeProvider::new(net.clone()));
+        let mut store =
+            Store::new(Arc::new(RemoteMetaStore::new(net.clone())), native::KIND, native);
+        if let Some(id) = net.cluster().id {
+            store.identity = format!("cluster {:032x}", u128::from(id));
         }
+        store
+    }
+
+    fn local(metastore: Arc<dyn MetaStore>, local: Arc<dyn LogletProvider>) -> Store {
+        Store::new(metastore, local::KIND, local)
+    }
+
+    /// Reaches a store as a handle does that goes as far as `reach` says and knows `extra` kinds.
+    pub(crate) async fn reach(
+        location: &Location,
+        reach: Reach,
+        create: bool,
+        extra: &[Arc<dyn LogletProvider>],
+    ) -> Result<Store> {
+        let mut store = Store::open(location, reach == Reach::Read, create).await?;
+        store.location = absolute(location).unwrap_or(Location::Fresh);
+        match &store.location {
+            // Both have an identity that the URL does not show.
+            Location::Cluster { .. } | Location::Fresh => {}
+            location => store.identity = store_url(location),
+        }
+        for provider in extra {
+            store.providers.insert(provider.kind().to_owned(), provider.clone());
+        }
+        store.others = Others::new(reach, extra.to_vec());
+        Ok(store)
     }
 
     /// Reaches the store of a URL. The process-wide memory store is shared by all who name it.
@@ -73,22 +119,17 @@ impl Store {
         static SHARED: LazyLock<Store> = LazyLock::new(Store::memory);
         match location {
             Location::Fresh => Ok(Store::memory()),
-            Location::Memory => Ok(Store {
-                metastore: SHARED.metastore.clone(),
-                providers: SHARED.providers.clone(),
-                default_loglet: SHARED.default_loglet,
-                lives: SHARED.lives.clone(),
-                directory: Mutex::new(None),
-            }),
+            Location::Memory => {
+                let provider = SHARED.providers[memory::KIND].clone();
+                Ok(Store::new(SHARED.metastore.clone(), memory::KIND, provider))
+            }
+            Location::Cluster { hosts } => Ok(Store::cluster(&Net::shared(hosts.clone()).await?)),
             Location::File { dir } => {
                 let dir = dir.clone();
                 blocking(move || match read_only {
                     false => {
                         let directory = Directory::open(&dir, create)?;
-                        let provider = local::LocalProvider::new(directory.storage.clone());
-                        let mut store =
-                            Store::local(directory.metastore.clone(), Arc::new(provider));
-                        store.lives = directory.lives.clone();
+                        let mut store = Store::local(directory.metastore(), directory.provider());
                         store.directory = Mutex::new(Some(directory));
                         Ok(store)
                     }
@@ -108,8 +149,11 @@ impl Store {
     }
 
     /// The provider of a kind.
-    pub(crate) fn provider(&self, kind: &str) -> Result<&Arc<dyn LogletProvider>> {
-        self.providers.get(kind).ok_or_else(|| {
+    pub(crate) fn provider(&self, kind: &str) -> Result<Arc<dyn LogletProvider>> {
+        if kind == elsewhere::KIND {
+            return Ok(self.others.clone());
+        }
+        self.providers.get(kind).cloned().ok_or_else(|| {
             let message = format!(
                 "this build knows no loglets of kind `{kind}` here: use one that does, or register \
                  its provider"
@@ -118,8 +162,19 @@ impl Store {
         })
     }
 
-    pub(crate) fn providers(&self) -> impl Iterator<Item = &Arc<dyn LogletProvider>> {
-        self.providers.values()
+    /// Deletes the loglets of a log that are not `live` and below `bound`, of every kind. What fails
+    /// stays for the next time.
+    pub(crate) async fn retire(&self, log: LogId, live: &[u32], bound: u32) {
+        for provider in self.providers.values() {
+            if let Err(error) = provider.retire(log, live, bound).await {
+                tracing::warn!(%log, %error, "loglets that no chain names remain");
+            }
+        }
+    }
+
+    /// What a log here is kept in when its URL names no loglet.
+    pub(crate) fn default_loglet(&self) -> &'static str {
+        self.default_loglet
     }
 
     /// Understands a loglet's name as users write it: `KIND` or `KIND:ARGUMENTS`.
@@ -135,12 +190,24 @@ impl Store {
         provider.plan(args)
     }
 
-    /// Gives the share of the directory back. The last one closes it.
+    /// Completes a planned loglet: where it will be.
+    pub(crate) async fn place(
+        &self,
+        planned: LogletConfig,
+        after: Option<&LogletConfig>,
+    ) -> Result<LogletConfig> {
+        self.provider(&planned.kind)?.place(planned, after).await
+    }
+
+    /// Gives the share of the directory back, and those of other stores that chains led to. The last
+    /// one closes it.
     pub(crate) async fn release(&self) -> Result<()> {
-        match self.take_directory() {
+        let others = self.others.release().await;
+        let own = match self.take_directory() {
             None => Ok(()),
             Some(directory) => blocking(move || directory.release()).await,
-        }
+        };
+        own.and(others)
     }
 
     fn take_directory(&self) -> Option<Arc<Directory>> {
@@ -155,7 +222,8 @@ impl Store {
         loglet: Option<&str>,
         version: u64,
     ) -> Result<Option<Chain>> {
-        let config = self.plan(loglet.unwrap_or(self.default_loglet))?;
+        let planned = self.plan(loglet.unwrap_or(self.default_loglet))?;
+        let config = self.place(planned, None).await?;
         let log = LogId(env::random_u128());
         let provider = self.provider(&config.kind)?;
         let id = LogletId { log, segment: 0 };
@@ -177,22 +245,44 @@ impl Store {
         }
     }
 
-    /// The log's chain; made if it is missing and may be.
-    async fn find(&self, name: &str, create: bool, loglet: Option<&str>) -> Result<Chain> {
+    /// Where the log of that name lives now, and its chain; made here if it is missing and may be.
+    pub(crate) async fn find(
+        self: &Arc<Self>,
+        name: &str,
+        create: bool,
+        loglet: Option<&str>,
+    ) -> Result<(Arc<Home>, Chain)> {
+        let home = Arc::new(Home { name: name.to_owned(), store: self.clone() });
         for _ in 0..OPEN_TRIES {
-            let versioned = self.metastore.get(name).await.map_err(meta_error)?;
-            if let Some(chain) = decode_chain(name, &versioned)? {
-                return Ok(chain);
+            let (found, version) = self.look(&home).await?;
+            if let Some(found) = found {
+                return Ok(found);
             }
             if !create {
                 return Err(no_such_log(name));
             }
-            if let Some(chain) = self.create(name, loglet, versioned.version).await? {
-                return Ok(chain);
+            if let Some(chain) = self.create(name, loglet, version).await? {
+                return Ok((home, chain));
             }
         }
         let message = format!("log `{name}` is being created and deleted by others: try again");
         Err(Error::new(ErrorCode::Conflict, message))
+    }
+}
+
+/// A log, where it lives.
+type Found = (Arc<Home>, Chain);
+
+impl Store {
+    /// What a name leads to, and the version of its own register. A name that leads to a log that was
+    /// deleted where it went is free.
+    async fn look(&self, home: &Arc<Home>) -> Result<(Option<Found>, u64)> {
+        let versioned = home.get().await?;
+        let found = match decode_chain(&home.name, &versioned)? {
+            Some(chain) => home.clone().settle(chain).await?,
+            None => None,
+        };
+        Ok((found, versioned.version))
     }
 }
 
@@ -364,10 +454,10 @@ impl Builder {
             planted: self.planted,
         };
         options.check()?;
-        let store = Arc::new(self.store(&url, read_only, create).await?);
+        let store = self.store(&url, read_only, create).await?;
         let loglet = self.loglet.or(url.params.loglet);
-        let chain = store.find(&name, create, loglet.as_deref()).await?;
-        let log = Log::new(name, store, options, chain).await?;
+        let (home, chain) = store.find(&name, create, loglet.as_deref()).await?;
+        let log = Log::new(name, home, options, chain).await?;
         let view = log.view();
         if view.chain.next.is_some() && !read_only {
             // Somebody died half way. Whoever is at it now and we can both finish it.
@@ -404,16 +494,25 @@ impl Builder {
         deleted.and(released)
     }
 
-    async fn store(&self, url: &LogUrl, read_only: bool, create: bool) -> Result<Store> {
-        let mut store = Store::open(&url.location, read_only, create).await?;
-        for provider in &self.providers {
-            store.providers.insert(provider.kind().to_owned(), provider.clone());
-        }
-        Ok(store)
+    async fn store(&self, url: &LogUrl, read_only: bool, create: bool) -> Result<Arc<Store>> {
+        let reach = if read_only { Reach::Read } else { Reach::Write };
+        Store::reach(&url.location, reach, create, &self.providers).await.map(Arc::new)
     }
 }
 
 impl Options {
+    /// Of a node that mends a log.
+    pub(crate) fn internal() -> Options {
+        Options {
+            read_only: false,
+            timeout: None,
+            entry_bytes_max: ENTRY_BYTES_MAX,
+            in_flight_bytes_max: IN_FLIGHT_BYTES_DEFAULT,
+            #[cfg(any(test, feature = "testing"))]
+            planted: None,
+        }
+    }
+
     fn check(&self) -> Result<()> {
         let bytes = self.entry_bytes_max;
         if bytes > ENTRY_BYTES_MAX {
@@ -448,27 +547,45 @@ pub async fn delete(url: &str) -> Result<()> {
 }
 
 impl Store {
-    async fn create_new(&self, name: &str, loglet: Option<&str>) -> Result<()> {
-        let versioned = self.metastore.get(name).await.map_err(meta_error)?;
-        let free = decode_chain(name, &versioned)?.is_none();
-        if free && self.create(name, loglet, versioned.version).await?.is_some() {
-            return Ok(());
-        }
-        let message = format!("there is a log `{name}` already: open it, or delete it first");
+    async fn create_new(self: &Arc<Self>, name: &str, loglet: Option<&str>) -> Result<()> {
+        let home = Arc::new(Home { name: name.to_owned(), store: self.clone() });
+        let (found, version) = self.look(&home).await?;
+        let message = match found {
+            Some((there, _)) if !there.is(&home) => format!(
+                "log `{name}` lives at `{}` now, and this name leads there: open it, or choose \
+                 another name",
+                there.url()
+            ),
+            None if self.create(name, loglet, version).await?.is_some() => return Ok(()),
+            _ => format!("there is a log `{name}` already: open it, or delete it first"),
+        };
         Err(Error::new(ErrorCode::Conflict, message))
     }
 
-    async fn delete(&self, name: &str) -> Result<()> {
+    async fn delete(self: &Arc<Self>, name: &str) -> Result<()> {
+        let home = Arc::new(Home { name: name.to_owned(), store: self.clone() });
         loop {
-            let versioned = self.metastore.get(name).await.map_err(meta_error)?;
+            let versioned = home.get().await?;
             if versioned.value.is_none() {
                 return Err(no_such_log(name));
             }
             // A chain that cannot be read can still be deleted; its loglets then remain.
-            let chain = decode_chain(name, &versioned);
+            let chain = decode_chain(name, &versioned).ok().flatten();
+            if let Some(chain @ Chain { life: Life::Moved { .. }, .. }) = chain.clone() {
+                match home.clone().settle(chain).await? {
+                    Some((there, _)) if there.is(&home) => continue,
+                    Some((there, _)) => {
+                        let there = there.url();
+                        let message = format!("log `{name}` lives at `{there}`: delete it there");
+                        return Err(Error::new(ErrorCode::Conflict, message));
+                    }
+                    // Deleted where it went: the name leads nowhere.
+                    None => {}
+                }
+            }
             match self.metastore.put_if(name, None, versioned.version).await {
                 Ok(_) => {
-                    if let Ok(Some(chain)) = chain {
+                    if let Some(chain) = chain {
                         self.retire_all(&chain).await;
                     }
                     return Ok(());
@@ -481,11 +598,18 @@ impl Store {
 
     /// Deletes every loglet of a log that is gone.
     async fn retire_all(&self, chain: &Chain) {
-        for provider in self.providers() {
-            if let Err(error) = provider.retire(chain.log, &[], u32::MAX).await {
-                tracing::warn!(%error, "loglets of a deleted log remain");
-            }
+        self.retire(chain.log, &[], u32::MAX).await;
+        for store in self.others.named(chain).await {
+            store.retire(chain.log, &[], u32::MAX).await;
         }
+    }
+
+    /// Whether a name is that of a log that lives here, and leads to no other store.
+    async fn is_home(&self, name: &str) -> Result<bool> {
+        let versioned = self.metastore.get(name).await.map_err(meta_error)?;
+        // One that cannot be read is there all the same.
+        let chain = decode_chain(name, &versioned).unwrap_or_default();
+        Ok(!chain.is_some_and(|chain| matches!(chain.life, Life::Moved { .. })))
     }
 }
 
@@ -496,6 +620,32 @@ impl Store {
 pub async fn logs(url: &str) -> Result<Vec<String>> {
     let url = LogUrl::parse(url)?;
     url.store_only()?;
-    let store = Store::open(&url.location, true, false).await?;
-    store.metastore.list().await.map_err(meta_error)
+    let store = Store::reach(&url.location, Reach::Read, false, &[]).await?;
+    let names = store.metastore.list().await.map_err(meta_error)?;
+    let looks = futures_util::stream::iter(names).map(|name| async {
+        let home = store.is_home(&name).await?;
+        Ok(Some(name).filter(|_| home))
+    });
+    let logs: Vec<Result<Option<String>>> = looks.buffered(LOOKS_MAX).collect().await;
+    logs.into_iter().filter_map(Result::transpose).collect()
+}
+
+/// A location that means the same from everywhere in this machine.
+///
+/// # Errors
+/// `INVALID` for a path that no URL can name.
+pub(crate) fn absolute(location: &Location) -> Result<Location> {
+    let Location::File { dir } = location else { return Ok(location.clone()) };
+    let location = Location::File { dir: directory::canonical(dir) };
+    let url = store_url(&location);
+    match LogUrl::parse(&url) {
+        Ok(parsed) if parsed.location == location => Ok(location),
+        _ => Err(Error::invalid(format!("no URL can name `{}`: use another path", dir.display()))),
+    }
+}
+
+/// The URL of a store.
+pub(crate) fn store_url(location: &Location) -> String {
+    let (location, params) = (location.clone(), Default::default());
+    LogUrl { location, name: None, params }.to_string()
 }

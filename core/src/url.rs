@@ -5,7 +5,8 @@
 //! memory:                a fresh log that nothing else can name, for tests
 //! file:DIR/NAME          a log in a directory, relative to the directory at open
 //! file:///ABS/DIR/NAME   the same, absolute
-//! memory:/  file:DIR/    a `/` at the end and no name: the store
+//! virtuallog://HOST[:PORT][,HOST[:PORT]…]/NAME   a log of a cluster, reached by any of its nodes
+//! memory:/  file:DIR/  virtuallog://HOST/        a `/` at the end and no name: the store
 //! ```
 //!
 //! Ours, because general URL parsers break relative paths and lists of hosts. What stands in a path
@@ -25,9 +26,16 @@ use crate::error::{Error, ErrorCode};
 const FRESH_NAME: &str = "log";
 
 /// Schemes of the design that this build does not serve.
-const LATER_SCHEMES: [&str; 3] = ["virtuallog", "zookeeper", "etcd"];
+const LATER_SCHEMES: [&str; 2] = ["zookeeper", "etcd"];
 
-const HAVE: &str = "`memory:NAME` and `file:DIR/NAME`";
+const HAVE: &str = "`memory:NAME`, `file:DIR/NAME` and `virtuallog://HOST:PORT/NAME`";
+
+/// The port of a node when a URL gives none.
+pub const PORT_DEFAULT: u16 = 7400;
+/// Most nodes that a URL names.
+pub const HOSTS_MAX: usize = 64;
+/// The register in which a cluster keeps itself: no log can have its name.
+pub(crate) const RESERVED_NAME: &str = "_cluster";
 
 const PARAMETERS: &str =
     "`timeout`, `mode`, `create`, `entry_bytes_max`, `in_flight_bytes_max` and `loglet`";
@@ -44,6 +52,11 @@ pub enum Location {
     File {
         /// The directory, without a `/` at its end.
         dir: PathBuf,
+    },
+    /// A cluster of servers.
+    Cluster {
+        /// Some of its nodes, each `HOST:PORT`; never empty.
+        hosts: Vec<String>,
     },
 }
 
@@ -102,6 +115,7 @@ impl LogUrl {
         let (location, name) = match scheme {
             "memory" => parse_memory(rest)?,
             "file" => parse_file(rest)?,
+            "virtuallog" => parse_cluster(rest)?,
             _ => return Err(unknown_scheme(scheme, rest)),
         };
         if let Some(name) = &name {
@@ -146,6 +160,10 @@ impl LogUrl {
 pub fn check_name(name: &str) -> Result<(), Error> {
     let fits = (1..=NAME_CHARS_MAX).contains(&name.len());
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    if name == RESERVED_NAME {
+        let message = format!("`{RESERVED_NAME}` is where a cluster keeps itself: choose another");
+        return Err(Error::invalid(message));
+    }
     if fits && name.bytes().all(plain) && name != "." && name != ".." {
         return Ok(());
     }
@@ -219,6 +237,56 @@ fn parse_file(rest: &str) -> Result<(Location, Option<String>), Error> {
     let dir = dir.trim_matches('/');
     let dir = if absolute { Path::new("/").join(dir) } else { PathBuf::from(dir) };
     Ok((Location::File { dir }, Some(name).filter(|name| !name.is_empty()).map(String::from)))
+}
+
+fn parse_cluster(rest: &str) -> Result<(Location, Option<String>), Error> {
+    const FORM: &str = "write `virtuallog://HOST:PORT/NAME`, or `virtuallog://HOST:PORT/` for the \
+                        store";
+    let Some((hosts, name)) = rest.strip_prefix("//").and_then(|rest| rest.split_once('/')) else {
+        let shown = excerpt(rest);
+        return Err(Error::invalid(format!("`virtuallog:{shown}` names no log of a cluster: {FORM}")));
+    };
+    if name.contains('/') {
+        let message = format!("a cluster has no directories: `{}` is no name: {FORM}", excerpt(name));
+        return Err(Error::invalid(message));
+    }
+    let hosts = hosts.split(',').map(parse_host).collect::<Result<Vec<_>, _>>()?;
+    if hosts.len() > HOSTS_MAX {
+        let count = hosts.len();
+        let message = format!("{count} hosts in one URL: at most {HOSTS_MAX}, and one is enough");
+        return Err(Error::invalid(message));
+    }
+    Ok((Location::Cluster { hosts }, Some(name).filter(|name| !name.is_empty()).map(String::from)))
+}
+
+/// `HOST`, `HOST:PORT`, `[::1]`, `[::1]:PORT` as `HOST:PORT`.
+///
+/// # Errors
+/// `INVALID`, saying what an address is.
+pub fn parse_host(host: &str) -> Result<String, Error> {
+    let wrong = || {
+        let shown = excerpt(host);
+        Error::invalid(format!("`{shown}` is no address: write `HOST` or `HOST:PORT`"))
+    };
+    let name_end = host.rfind(']').map_or(0, |end| end + 1);
+    let (name, port) = match host[name_end..].rfind(':') {
+        Some(colon) => (&host[..name_end + colon], Some(&host[name_end + colon + 1..])),
+        None => (host, None),
+    };
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    let inside = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+    let fits = match inside {
+        Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !name.is_empty() && name.bytes().all(plain),
+    };
+    let port = match port {
+        None => PORT_DEFAULT,
+        Some(port) => port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong)?,
+    };
+    match fits {
+        true => Ok(format!("{name}:{port}")),
+        false => Err(wrong()),
+    }
 }
 
 fn no_scheme(url: &str) -> Error {
@@ -387,6 +455,10 @@ impl fmt::Display for LogUrl {
                 let authority = if dir.starts_with('/') { "//" } else { "" };
                 let dir = dir.trim_end_matches('/');
                 write!(f, "file:{authority}{dir}/{}", name.unwrap_or_default())?;
+            }
+            Location::Cluster { hosts } => {
+                let hosts = hosts.join(",");
+                write!(f, "virtuallog://{hosts}/{}", name.unwrap_or_default())?;
             }
         }
         self.params.fmt(f)

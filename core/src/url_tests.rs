@@ -102,17 +102,39 @@ fn a_near_miss_gets_a_hint() {
         ("memory:a/b", "`memory:b`"),
         ("memory:ä", "is not a log's name"),
         ("memory:..", "is not a log's name"),
+        ("memory:_cluster", "choose another"),
+        ("virtuallog:h/x", "`virtuallog://HOST:PORT/NAME`"),
+        ("virtuallog://h", "for the store"),
+        ("virtuallog://h/a/b", "no directories"),
+        ("virtuallog://h:0/x", "`HOST:PORT`"),
+        ("virtuallog://h:70000/x", "`HOST:PORT`"),
+        ("virtuallog://,h/x", "`HOST:PORT`"),
+        ("virtuallog://user@h/x", "`HOST:PORT`"),
     ] {
         let error = LogUrl::parse(url).expect_err(url);
         assert_eq!(error.code(), ErrorCode::Invalid, "{url}");
         assert!(error.message().contains(hint), "{url}: {error}");
     }
     assert!(check_name(&"n".repeat(128)).is_ok() && check_name(&"n".repeat(129)).is_err());
-    for later in ["virtuallog://h:7400,i/x", "zookeeper://h/x/y", "etcd://h/x/y"] {
+    for later in ["zookeeper://h/x/y", "etcd://h/x/y"] {
         let error = LogUrl::parse(later).unwrap_err();
         assert_eq!(error.code(), ErrorCode::Incompatible);
         assert!(error.message().contains("`file:DIR/NAME`"), "{error}");
     }
+}
+
+#[test]
+fn a_cluster_is_a_list_of_hosts() {
+    let hosts = |url: &str| match LogUrl::parse(url).unwrap().location {
+        Location::Cluster { hosts } => hosts,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(hosts("virtuallog://a/x"), ["a:7400"]);
+    assert_eq!(hosts("virtuallog://a:1,b,10.0.0.1:2/"), ["a:1", "b:7400", "10.0.0.1:2"]);
+    assert_eq!(hosts("virtuallog://[::1],[::1]:9/x"), ["[::1]:7400", "[::1]:9"]);
+    let url = LogUrl::parse("virtuallog://a,b:9/n?mode=read").unwrap();
+    assert_eq!(url.to_string(), "virtuallog://a:7400,b:9/n?mode=read");
+    assert_eq!(LogUrl::parse(&url.to_string()).unwrap(), url);
 }
 
 #[test]

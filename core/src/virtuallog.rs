@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use virtuallog_protocol::chain::{Chain, Life};
+use virtuallog_protocol::chain::{Chain, Life, LogletConfig};
 use virtuallog_protocol::{LogPos, Tail};
 
 use crate::appender::WhenFull;
@@ -19,6 +19,7 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::log::Log;
 use crate::parcel::Payloads;
 use crate::reader::{Reader, check_range};
+use crate::resolve;
 use crate::store::Builder;
 use crate::ticket::Append;
 use crate::token::Token;
@@ -51,6 +52,11 @@ impl VirtualLog {
         Self { log }
     }
 
+    #[cfg(test)]
+    pub(crate) fn inner(&self) -> Arc<Log> {
+        self.log.clone()
+    }
+
     /// Opens the log that `url` names, creating it if it is missing.
     ///
     /// # Errors
@@ -66,7 +72,7 @@ impl VirtualLog {
         Builder::new(url)
     }
 
-    /// The log's name.
+    /// The log's name, as it was opened: where it lives now it may have another.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.log.name
@@ -344,7 +350,7 @@ impl VirtualLog {
     /// `SEALED`, `DISK_FULL`, `UNAVAILABLE`, `DEADLINE`, `CLOSED`.
     pub async fn reconfig_extend(&self, loglet: &str, if_version: Option<u64>) -> Result<Chain> {
         self.log.check_writable()?;
-        let config = self.log.store.plan(loglet)?;
+        let config = self.log.view().home.store.plan(loglet)?;
         let version = if_version.unwrap_or_else(|| self.log.view().chain.version);
         self.timed(async {
             let view = self.log.reconfigure(Some(config), version).await?;
@@ -380,7 +386,7 @@ impl VirtualLog {
         if_version: Option<u64>,
     ) -> Result<Chain> {
         self.log.check_writable()?;
-        let config = self.log.store.plan(loglet)?;
+        let config = self.log.view().home.store.plan(loglet)?;
         let version = if_version.unwrap_or_else(|| self.log.view().chain.version);
         Ok(self.log.modify(segment, config, version).await?.chain.clone())
     }
@@ -391,7 +397,7 @@ impl VirtualLog {
     /// `INVALID` for a name that is no loglet; `UNAVAILABLE`, `DEADLINE`, `CLOSED`.
     pub async fn plan(&self, loglet: &str) -> Result<Plan> {
         self.log.check_open()?;
-        let config = self.log.store.plan(loglet)?;
+        let config = self.log.view().home.store.plan(loglet)?;
         self.timed(async {
             let view = self.log.fetch().await?;
             let tail = self.tail().await?;
@@ -403,6 +409,16 @@ impl VirtualLog {
                 objections.push("another reconfiguration is under way".to_owned());
             }
             let active = view.chain.active();
+            let store = &view.home.store;
+            let placed = store.place(config.clone(), Some(&active.config)).await;
+            let config = placed.unwrap_or_else(|error| {
+                objections.push(error.message().to_owned());
+                config
+            });
+            let placement = |config: &LogletConfig| {
+                store.provider(&config.kind).ok().and_then(|provider| provider.placement(config))
+            };
+            let (before, after) = (placement(&active.config), placement(&config));
             Ok(Plan {
                 version: view.chain.version,
                 from: active.config.name.clone(),
@@ -411,6 +427,8 @@ impl VirtualLog {
                 tail: tail.position,
                 bytes_to_move: 0,
                 objections,
+                before,
+                after,
             })
         })
         .await
@@ -427,7 +445,7 @@ impl VirtualLog {
         self.log.check_open()?;
         self.timed(async {
             // Asked first: what is not under way now cannot appear behind the look.
-            let at_rest = !self.log.store.lives.is_busy(token.writer);
+            let at_rest = !resolve::Life::is_busy(token.writer);
             let tail = self.tail().await?.position;
             self.log.look_up(token, at_rest, tail).await
         })
@@ -486,7 +504,7 @@ impl VirtualLog {
                 flush.await.unwrap_or_else(|_| Err(timed_out()))
             }
         };
-        let released = self.log.store.release().await;
+        let released = self.log.view().home.store.release().await;
         flushed.and(released)
     }
 

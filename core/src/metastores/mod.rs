@@ -3,6 +3,8 @@
 
 pub mod file;
 pub mod memory;
+pub mod paxos;
+pub(crate) mod remote;
 
 pub use file::FileMetaStore;
 pub use memory::MemoryMetaStore;

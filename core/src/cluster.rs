@@ -1,0 +1,411 @@
+//! A cluster as its clients and its nodes see it: who the nodes are, and links to them.
+//!
+//! What a cluster is stands in the register `_cluster`; this is a copy that may be old. A node is
+//! named by its number and the identity of its disk, never by an address, so a copy that is too old
+//! leads to nobody rather than to somebody else. In a process that is a node itself, the link to it
+//! leads straight to its handler.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use prost::Message;
+use tokio::runtime::{self, Handle};
+use tokio::time::Instant;
+
+use crate::error::{Error, ErrorCode, Result};
+use crate::loglet::LogletError;
+use crate::wire::frame::Packet;
+use crate::wire::messages::{
+    Cluster, Failure, FailureKind, Life, LogletParams, Member, Node, Nothing, Reply, Request,
+};
+use crate::wire::serve::{Answer, Caller, Handler};
+use crate::wire::tcp::TcpTransport;
+use crate::wire::transport::{Done, Lane, Link, NetError, Target, Transport, ask};
+
+/// How long a node may take to answer a small question before another one is asked.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Between two looks for nodes that are not to be reached.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Those of this process, so that a thousand logs of one cluster do not need as many connections.
+static NETS: Mutex<Vec<(runtime::Id, Weak<Net>)>> = Mutex::new(Vec::new());
+
+/// A node's number and the identity of its disk.
+pub(crate) type MemberId = (u32, u128);
+
+impl From<Member> for MemberId {
+    fn from(member: Member) -> MemberId {
+        (member.node, member.storage.into())
+    }
+}
+
+impl Node {
+    pub(crate) fn member(&self) -> MemberId {
+        (self.number, self.storage.map_or(0, Into::into))
+    }
+}
+
+impl LogletParams {
+    pub(crate) fn member_ids(&self) -> impl Iterator<Item = MemberId> + '_ {
+        self.members.iter().map(|member| MemberId::from(*member))
+    }
+
+    pub(crate) fn decode_from(params: &Bytes) -> Result<LogletParams> {
+        let wrong = || Error::new(ErrorCode::Corrupt, "the parameters of a native loglet are none");
+        let params = LogletParams::decode(params.clone()).map_err(|_| wrong())?;
+        match (params.sequencer as usize) < params.members.len() {
+            true => Ok(params),
+            false => Err(wrong()),
+        }
+    }
+}
+
+/// Links to all nodes.
+pub(crate) struct Net {
+    transport: Arc<dyn Transport>,
+    /// Addresses to begin with, when no node is known.
+    seeds: Vec<String>,
+    /// The node of this process, if it is one.
+    local: OnceLock<(MemberId, Arc<LocalLink>)>,
+    cluster: ArcSwap<Cluster>,
+    /// Turns between seeds and nodes, so that one that is down is not always asked first.
+    turn: Mutex<usize>,
+    /// When others were asked last for the address of one that was not to be reached.
+    looked: tokio::sync::Mutex<Option<Instant>>,
+}
+
+impl fmt::Debug for Net {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Net({:?})", self.seeds)
+    }
+}
+
+impl Net {
+    pub(crate) fn new(transport: Arc<dyn Transport>, seeds: Vec<String>) -> Arc<Net> {
+        Arc::new(Net {
+            transport,
+            seeds,
+            local: OnceLock::new(),
+            cluster: ArcSwap::default(),
+            turn: Mutex::default(),
+            looked: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// Reaches a cluster through any of these addresses. All of this process who run on the same
+    /// runtime share their links, and those of the cluster's node in this process, if there is one.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub(crate) async fn shared(seeds: Vec<String>) -> Result<Arc<Net>> {
+        let runtime = Handle::current().id();
+        let find = |fits: &dyn Fn(&Net) -> bool| {
+            let mut nets = NETS.lock().unwrap_or_else(PoisonError::into_inner);
+            nets.retain(|(_, net)| net.strong_count() > 0);
+            let here = nets.iter().filter(|(id, _)| *id == runtime);
+            here.filter_map(|(_, net)| net.upgrade()).find(|net| fits(net))
+        };
+        if let Some(net) = find(&|net| net.seeds == seeds && net.cluster.load().id.is_some()) {
+            return Ok(net);
+        }
+        let net = Net::connect(seeds).await?;
+        let id = net.cluster.load().id;
+        if let Some(local) = find(&|net| {
+            net.local.get().is_some_and(|(_, link)| link.is_alive())
+                && net.cluster.load().id == id
+        }) {
+            return Ok(local);
+        }
+        net.share();
+        Ok(net)
+    }
+
+    /// Lets others of this process and runtime find it.
+    pub(crate) fn share(self: &Arc<Self>) {
+        let mut nets = NETS.lock().unwrap_or_else(PoisonError::into_inner);
+        nets.push((Handle::current().id(), Arc::downgrade(self)));
+    }
+
+    /// Reaches a cluster through any of these addresses.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` when none answers; `INVALID` when they belong to no cluster yet.
+    pub(crate) async fn connect(seeds: Vec<String>) -> Result<Arc<Net>> {
+        let net = Net::new(Arc::new(TcpTransport::new(|| None::<Life>)), seeds);
+        net.refresh().await?;
+        Ok(net)
+    }
+
+    /// Makes this process's own node answer without a connection.
+    pub(crate) fn set_local(&self, member: MemberId, handler: &Arc<dyn Handler>) {
+        let _ = self.local.set((member, Arc::new(LocalLink(Arc::downgrade(handler)))));
+    }
+
+    /// Ends all connections.
+    pub(crate) fn close(&self) {
+        self.transport.close();
+    }
+
+    /// The newest copy that is known.
+    pub(crate) fn cluster(&self) -> Arc<Cluster> {
+        self.cluster.load_full()
+    }
+
+    /// Keeps a copy, if it is newer.
+    pub(crate) fn learn(&self, cluster: &Cluster) {
+        let cluster = Arc::new(cluster.clone());
+        self.cluster.rcu(|known| match known.id.is_none() || cluster.version > known.version {
+            true => cluster.clone(),
+            false => known.clone(),
+        });
+    }
+
+    /// The number of this process's own node, or 0.
+    pub(crate) fn near(&self) -> u32 {
+        self.local.get().map_or(0, |((node, _), _)| *node)
+    }
+
+    pub(crate) fn is_local(&self, member: MemberId) -> bool {
+        self.local.get().is_some_and(|(local, _)| *local == member)
+    }
+
+    /// The link to a member.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` when no node is known by that number and disk.
+    pub(crate) fn link(&self, member: MemberId, lane: Lane) -> Result<Arc<dyn Link>> {
+        if let Some((_, link)) = self.local.get().filter(|(local, _)| *local == member)
+            && link.is_alive()
+        {
+            return Ok(link.clone());
+        }
+        let cluster = self.cluster.load();
+        let node = cluster.nodes.iter().find(|node| node.member() == member).ok_or_else(|| {
+            let message = format!("node {} with that disk is not of this cluster", member.0);
+            Error::new(ErrorCode::Unavailable, message)
+        })?;
+        let target = Target {
+            address: node.address.clone(),
+            member: Some(member),
+            cluster: cluster.id.map(Into::into),
+        };
+        Ok(self.transport.link(&target, lane))
+    }
+
+    /// The link to whoever answers at an address, of whatever cluster.
+    pub(crate) fn link_to(&self, address: &str) -> Arc<dyn Link> {
+        let cluster = self.cluster.load().id.map(Into::into);
+        let target = Target { address: address.to_owned(), member: None, cluster };
+        self.transport.link(&target, Lane::Control)
+    }
+
+    /// Asks a member, for at most [`ANSWER_TIMEOUT`].
+    pub(crate) async fn ask(
+        &self,
+        member: MemberId,
+        lane: Lane,
+        request: Request,
+        body: Bytes,
+    ) -> Result<(Reply, Bytes), NetError> {
+        let link = self.link(member, lane).map_err(NetError::NotSent)?;
+        let answer = limited(ask(&*link, request.clone(), body.clone())).await;
+        match answer {
+            // Perhaps it is somewhere else by now.
+            Err(NetError::NotSent(_)) if self.look_for(member).await => {
+                let link = self.link(member, lane).map_err(NetError::NotSent)?;
+                limited(ask(&*link, request, body)).await
+            }
+            answer => answer,
+        }
+    }
+
+    fn address_of(&self, member: MemberId) -> Option<String> {
+        let cluster = self.cluster.load();
+        let node = cluster.nodes.iter().find(|node| node.member() == member);
+        node.map(|node| node.address.clone())
+    }
+
+    /// A node was not to be reached: whether it is known to be somewhere else now. Others are asked
+    /// for that only now and then.
+    pub(crate) async fn look_for(&self, member: MemberId) -> bool {
+        let before = self.address_of(member);
+        // Whoever comes while somebody looks waits for what he finds.
+        let mut looked = self.looked.lock().await;
+        if looked.is_none_or(|when| when.elapsed() >= LOOK_AGAIN) {
+            let _ = tokio::time::timeout(LOOK_AGAIN, self.refresh()).await;
+            *looked = Some(Instant::now());
+        }
+        self.address_of(member) != before
+    }
+
+    /// Everybody who may answer a question about the whole cluster, in turn: this process's own
+    /// node first, then those that are known, then the seeds.
+    pub(crate) fn anybody(&self) -> Vec<Arc<dyn Link>> {
+        let cluster = self.cluster();
+        let mut links: Vec<Arc<dyn Link>> = Vec::new();
+        let turn = {
+            let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            *turn = turn.wrapping_add(1);
+            *turn
+        };
+        let mut nodes: Vec<_> = cluster.nodes.iter().collect();
+        // Those that hold the MetaStore answer without asking others.
+        nodes.sort_by_key(|node| !cluster.metastore.contains(&node.number));
+        let holders = cluster.metastore.len().clamp(1, nodes.len().max(1));
+        if !nodes.is_empty() {
+            let holders = holders.min(nodes.len());
+            nodes[..holders].rotate_left(turn % holders);
+        }
+        if let Some((_, local)) = self.local.get().filter(|(_, link)| link.is_alive()) {
+            links.push(local.clone());
+        }
+        for node in nodes {
+            if !self.is_local(node.member())
+                && let Ok(link) = self.link(node.member(), Lane::Control)
+            {
+                links.push(link);
+            }
+        }
+        let known = |seed: &&String| !cluster.nodes.iter().any(|node| node.address == **seed);
+        links.extend(self.seeds.iter().filter(known).map(|seed| self.link_to(seed)));
+        links
+    }
+
+    /// Asks one after the other until one answers; the second value is whether an earlier one may
+    /// have got the question too.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE`: nobody answered; lost if somebody may have got it.
+    pub(crate) async fn ask_anybody(&self, request: &Request) -> Result<(Reply, bool), NetError> {
+        let mut lost = false;
+        let mut why = Error::new(ErrorCode::Unavailable, "no node of the cluster is known");
+        for link in self.anybody() {
+            match limited(ask(&*link, request.clone(), Bytes::new())).await {
+                Ok((Reply::Failure(failure), _)) if failure.sends_on() => {
+                    // Only a refusal surely did nothing.
+                    lost |= failure.kind() != FailureKind::Refused;
+                    why = Error::new(ErrorCode::Unavailable, failure.message);
+                }
+                Ok((reply, _)) => return Ok((reply, lost)),
+                Err(error) => {
+                    lost |= matches!(error, NetError::Lost(_));
+                    why = error.error().clone();
+                }
+            }
+        }
+        match lost {
+            true => Err(NetError::Lost(why)),
+            false => Err(NetError::NotSent(why)),
+        }
+    }
+
+    /// Learns the cluster anew from whoever answers.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE`; `INVALID` when whoever answers belongs to no cluster.
+    pub(crate) async fn refresh(&self) -> Result<Arc<Cluster>> {
+        let answer = self.ask_anybody(&Request::Describe(Nothing {})).await;
+        match answer.map_err(|error| error.error().clone())?.0 {
+            Reply::Cluster(cluster) if cluster.id.is_some() => {
+                self.learn(&cluster);
+                Ok(Arc::new(cluster))
+            }
+            Reply::Cluster(_) => Err(Error::invalid(
+                "the server belongs to no cluster yet: run `virtuallog init` with its address",
+            )),
+            Reply::Failure(failure) => Err(failure.error()),
+            _ => Err(unexpected()),
+        }
+    }
+}
+
+/// Bounds how long an answer is waited for.
+pub(crate) async fn limited<T>(
+    answer: impl Future<Output = Result<T, NetError>>,
+) -> Result<T, NetError> {
+    let silent = || NetError::Lost(Error::new(ErrorCode::Unavailable, "the node does not answer"));
+    tokio::time::timeout(ANSWER_TIMEOUT, answer).await.unwrap_or_else(|_| Err(silent()))
+}
+
+pub(crate) fn unexpected() -> Error {
+    let message = "a node answered something else than was asked: do both have the same version?";
+    Error::new(ErrorCode::Incompatible, message)
+}
+
+/// What a LogServer or sequencer said instead of an answer, in a loglet's words.
+pub(crate) fn failure(failure: &Failure, loglet: virtuallog_protocol::LogletId) -> LogletError {
+    let message = || failure.message.clone();
+    match failure.kind() {
+        FailureKind::Refused => LogletError::Refused(failure.error()),
+        FailureKind::Sealed => LogletError::Sealed,
+        FailureKind::Trimmed => LogletError::Trimmed { first_kept: failure.number.into() },
+        FailureKind::Unknown => LogletError::Unknown(loglet),
+        FailureKind::OutOfOrder => LogletError::OutOfOrder { expected: failure.number },
+        FailureKind::InDoubt => LogletError::InDoubt(message().into()),
+        FailureKind::Corrupt => LogletError::Corrupt(message()),
+        FailureKind::Unavailable | FailureKind::Gap | FailureKind::NotSequencer => {
+            LogletError::Unavailable(message().into())
+        }
+    }
+}
+
+/// The other way round.
+pub(crate) fn to_failure(error: &LogletError) -> Failure {
+    let text = error.to_string();
+    match error {
+        LogletError::Refused(error) => Failure::refused(error),
+        LogletError::Sealed => Failure::new(FailureKind::Sealed, text, 0),
+        LogletError::Trimmed { first_kept } => {
+            Failure::new(FailureKind::Trimmed, text, first_kept.0)
+        }
+        LogletError::Unknown(_) => Failure::new(FailureKind::Unknown, text, 0),
+        LogletError::OutOfOrder { expected } => {
+            Failure::new(FailureKind::OutOfOrder, text, *expected)
+        }
+        LogletError::InDoubt(_) => Failure::new(FailureKind::InDoubt, text, 0),
+        LogletError::Corrupt(what) => Failure::new(FailureKind::Corrupt, what.clone(), 0),
+        LogletError::Unavailable(_) => Failure::new(FailureKind::Unavailable, text, 0),
+    }
+}
+
+/// The link to this process's own node.
+struct LocalLink(std::sync::Weak<dyn Handler>);
+
+impl fmt::Debug for LocalLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LocalLink")
+    }
+}
+
+impl LocalLink {
+    fn is_alive(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+
+    fn handle(&self, packet: Packet, answer: Answer) -> Result<(), (Error, Answer)> {
+        let stopped = || Error::new(ErrorCode::Closed, "the server of this process was stopped");
+        let Some(handler) = self.0.upgrade() else { return Err((stopped(), answer)) };
+        match packet.to_request() {
+            Ok(request) => handler.handle(&Caller::local(), request, packet.body, answer),
+            Err(error) => answer.refuse(&error),
+        }
+        Ok(())
+    }
+}
+
+impl Link for LocalLink {
+    fn call(&self, request: Packet, done: Done) {
+        let answer = Answer::new(move |packet| done(Ok(packet)));
+        if let Err((error, answer)) = self.handle(request, answer) {
+            answer.refuse(&error);
+        }
+    }
+
+    fn tell(&self, notice: Packet) {
+        let _ = self.handle(notice, Answer::new(drop));
+    }
+}

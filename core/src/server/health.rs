@@ -1,0 +1,276 @@
+//! Who is alive, and whose disk has not forgotten.
+//!
+//! Every node says to every other one, again and again, that it is there: one heartbeat a pair. A
+//! connection that is refused says at once that a node is down; silence says so after a time. Neither
+//! decides anything about data: that is what seals and majorities are for.
+//!
+//! With its heartbeat a node tells its generation, which rises with each start and each journal
+//! file, and the others remember it on disk. After a start a node votes in nothing until enough of the
+//! others confirmed that they remember no more than its own disk does: a disk that was restored from
+//! an old image has forgotten what it promised (rule N7, design 5.12). Enough is half of all nodes,
+//! rounded down, so that together with the node itself they are a majority; nodes also tell each other
+//! what they remember of third ones, so that one that was away learns it. A one-node cluster has nobody
+//! to ask.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+
+use crate::cluster::{MemberId, Net};
+use crate::error::{Error, ErrorCode};
+use crate::storage::Storage;
+use crate::wire::messages::{Life, Member, Ping, Pong, Reply, Request, Seen};
+use crate::wire::transport::{Lane, NetError, ask};
+
+/// What this node knows of the others.
+#[derive(Debug)]
+pub(crate) struct Health {
+    me: MemberId,
+    process: u128,
+    storage: Arc<Storage>,
+    heartbeat: Duration,
+    suspect_after: Duration,
+    state: Mutex<State>,
+    votes: AtomicBool,
+    /// Rises whenever somebody is found dead or alive again.
+    pub(crate) changed: watch::Sender<u64>,
+    /// Somebody asks to look again at once.
+    hurry: Notify,
+    /// Told once, when the disk is found to have forgotten.
+    pub(crate) forgot: watch::Sender<Option<Error>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    peers: BTreeMap<MemberId, Peer>,
+    /// Highest generations that were heard of, in memory, so that the disk is asked only for news.
+    remembered: BTreeMap<MemberId, u64>,
+    /// Others who remember no more of this node than its disk does. Nobody is told of this life
+    /// before they are enough, or one would hear of it from another one and seem to remember it.
+    confirmed: BTreeSet<MemberId>,
+    announcing: bool,
+    /// Others who remember this life.
+    recorded: BTreeSet<MemberId>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    alive: bool,
+    /// The process that answered last.
+    process: Option<u128>,
+}
+
+impl Health {
+    pub(crate) fn new(
+        me: MemberId,
+        process: u128,
+        storage: Arc<Storage>,
+        heartbeat: Duration,
+        suspect_after: Duration,
+    ) -> Arc<Health> {
+        Arc::new(Health {
+            me,
+            process,
+            storage,
+            heartbeat,
+            suspect_after,
+            state: Mutex::default(),
+            votes: AtomicBool::new(false),
+            changed: watch::Sender::new(0),
+            hurry: Notify::new(),
+            forgot: watch::Sender::new(None),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This life, as the others are told of it.
+    pub(crate) fn life(&self) -> Life {
+        let member = Member { node: self.me.0, storage: self.me.1.into() };
+        Life { member, process: self.process.into(), generation: self.storage.generation() }
+    }
+
+    /// Whether this node may vote.
+    pub(crate) fn votes(&self) -> bool {
+        self.votes.load(Ordering::Acquire)
+    }
+
+    /// Whether a node was heard of lately. Nobody is dead before there was time to hear of him.
+    pub(crate) fn is_alive(&self, member: MemberId) -> bool {
+        member == self.me || self.state().peers.get(&member).is_none_or(|peer| peer.alive)
+    }
+
+    /// The process of a node that answered last.
+    pub(crate) fn process_of(&self, member: MemberId) -> Option<u128> {
+        match member == self.me {
+            true => Some(self.process),
+            false => self.state().peers.get(&member).and_then(|peer| peer.process),
+        }
+    }
+
+    /// Somebody suspects a node: looks at once instead of at the next heartbeat.
+    pub(crate) fn look(&self) {
+        self.hurry.notify_waiters();
+    }
+
+    /// Answers a heartbeat. Blocks on the disk when it tells something new.
+    pub(crate) fn pong(&self, ping: &Ping) -> Result<Pong, Error> {
+        for seen in &ping.seen {
+            self.remember(seen.member.into(), seen.generation)?;
+        }
+        let generation = self.remember(ping.life.member.into(), ping.life.generation)?;
+        Ok(Pong { life: self.life(), generation, votes: self.votes() })
+    }
+
+    /// The highest generation remembered of a disk, this one included.
+    fn remember(&self, member: MemberId, generation: u64) -> Result<u64, Error> {
+        let known = self.state().remembered.get(&member).copied();
+        if let Some(known) = known.filter(|known| *known >= generation) {
+            return Ok(known);
+        }
+        let highest = self.storage.remember_peer(member.0, member.1, generation)?;
+        self.state().remembered.insert(member, highest);
+        Ok(highest)
+    }
+
+    /// Sends heartbeats to all nodes of the cluster, for ever.
+    pub(crate) async fn run(self: Arc<Self>, net: Arc<Net>) {
+        let mut watched: BTreeSet<MemberId> = BTreeSet::new();
+        let mut tasks = JoinSet::new();
+        loop {
+            let cluster = net.cluster();
+            let others: BTreeSet<MemberId> = cluster
+                .nodes
+                .iter()
+                .map(crate::wire::messages::Node::member)
+                .filter(|member| *member != self.me)
+                .collect();
+            for member in others.difference(&watched) {
+                let (health, net, member) = (self.clone(), net.clone(), *member);
+                tasks.spawn(async move { health.watch(&net, member).await });
+            }
+            self.state().peers.retain(|member, _| others.contains(member));
+            watched = others;
+            self.judge(watched.len());
+            tokio::time::sleep(self.heartbeat).await;
+            while tasks.try_join_next().is_some() {}
+        }
+    }
+
+    /// Heartbeats to one node, until it is of the cluster no more.
+    async fn watch(&self, net: &Net, member: MemberId) {
+        self.heard(member, true);
+        loop {
+            if !net.cluster().nodes.iter().any(|node| node.member() == member) {
+                return;
+            }
+            // A connection that broke: the next attempt tells whether it was the node.
+            let told = match self.ping(net, member).await {
+                None => self.ping(net, member).await.unwrap_or(false),
+                Some(told) => told,
+            };
+            self.heard(member, told);
+            let _ = tokio::time::timeout(self.heartbeat, self.hurry.notified()).await;
+        }
+    }
+
+    /// Whether it answered; `None`: the connection broke.
+    async fn ping(&self, net: &Net, member: MemberId) -> Option<bool> {
+        let mut life = self.life();
+        let announcing = self.state().announcing;
+        if !announcing {
+            // Asks without being remembered.
+            life.generation = 0;
+        }
+        let seen = self.state().remembered.clone().into_iter().map(|(member, generation)| Seen {
+            member: Member { node: member.0, storage: member.1.into() },
+            generation,
+        });
+        let ping = Ping { life, seen: seen.collect() };
+        let Ok(link) = net.link(member, Lane::Control) else { return Some(false) };
+        let answer = ask(&*link, Request::Ping(ping), Bytes::new());
+        match tokio::time::timeout(self.suspect_after, answer).await {
+            Ok(Ok((Reply::Pong(pong), _))) => {
+                self.confirm(member, announcing, pong.generation);
+                if let Some(peer) = self.state().peers.get_mut(&member) {
+                    peer.process = Some(pong.life.process.into());
+                }
+                Some(true)
+            }
+            // It answers, though not to that.
+            Ok(Ok(_)) => Some(true),
+            Ok(Err(NetError::Lost(_))) => None,
+            Ok(Err(NetError::NotSent(error))) => {
+                if error.code() != ErrorCode::Unavailable && self.is_alive(member) {
+                    tracing::warn!(node = member.0, %error, "a node does not speak with this one");
+                }
+                Some(false)
+            }
+            Err(_) => Some(false),
+        }
+    }
+
+    fn heard(&self, member: MemberId, now: bool) {
+        let mut state = self.state();
+        let peer = state.peers.entry(member).or_insert(Peer { alive: now, process: None });
+        let was = std::mem::replace(&mut peer.alive, now);
+        drop(state);
+        if was != now {
+            tracing::info!(node = member.0, alive = now, "a node changed");
+            self.changed.send_modify(|count| *count += 1);
+        }
+    }
+
+    fn confirm(&self, member: MemberId, announced: bool, generation: u64) {
+        let mut state = self.state();
+        if announced {
+            state.recorded.insert(member);
+            return;
+        }
+        let found = self.storage.generation_found();
+        // What comes late may be about this very life.
+        if state.announcing {
+            return;
+        }
+        if generation <= found {
+            state.confirmed.insert(member);
+            return;
+        }
+        drop(state);
+        let message = format!(
+            "node {} remembers generation {generation} of this node's disk, which itself is at \
+             {found}: it was restored from an old copy or lost writes, and does not vote; remove \
+             this node from the cluster, empty its directory, and let it join again",
+            member.0
+        );
+        self.votes.store(false, Ordering::Release);
+        self.forgot.send_replace(Some(Error::new(ErrorCode::DataLoss, message)));
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Votes once enough others confirmed and recorded this life.
+    fn judge(&self, others: usize) {
+        if self.votes() || self.forgot.borrow().is_some() {
+            return;
+        }
+        // Of all nodes half, rounded down.
+        let enough = others.div_ceil(2);
+        let mut state = self.state();
+        if !state.announcing && state.confirmed.len() >= enough {
+            state.announcing = true;
+            self.hurry.notify_waiters();
+        }
+        if state.announcing && state.recorded.len() >= enough {
+            drop(state);
+            self.votes.store(true, Ordering::Release);
+            self.changed.send_modify(|count| *count += 1);
+        }
+    }
+}

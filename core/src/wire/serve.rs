@@ -1,0 +1,192 @@
+//! Connections from the side that answers.
+//!
+//! A handler gets each request with the means to answer it, at any time and from any thread. Of one
+//! connection only so many bytes may be unanswered; the other side knows how many, and is not read
+//! from while it does not keep to it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::MAGIC;
+use super::frame::Packet;
+use super::messages::{Failure, FailureKind, Hello, Reply, Request, VERSION_MIN, Welcome};
+use super::stream::{Inbox, Outbox, Stream};
+use crate::error::{Error, ErrorCode, Result};
+
+/// What one connection may have unanswered, in bytes.
+pub(crate) const CREDIT_BYTES: usize = 64 << 20;
+/// How long a greeting may take.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes that each request counts besides its own.
+const REQUEST_BYTES: usize = 256;
+
+/// Answers requests.
+pub(crate) trait Handler: Send + Sync + fmt::Debug + 'static {
+    /// Whether to speak with the other side at all.
+    ///
+    /// # Errors
+    /// Told to the other side, and the connection ends.
+    fn greet(&self, hello: &Hello) -> Result<Welcome>;
+
+    /// Answers one request; must not block.
+    fn handle(&self, from: &Caller, request: Request, body: Bytes, answer: Answer);
+
+    /// The other side has gone.
+    fn gone(&self, from: &Caller);
+}
+
+/// The other side of a connection.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    /// `None`: this very process.
+    pub(crate) hello: Option<Hello>,
+}
+
+impl Caller {
+    pub(crate) fn local() -> Caller {
+        Caller { hello: None }
+    }
+}
+
+/// The right to answer one request. Dropped, it says that the outcome is in doubt.
+pub(crate) struct Answer(Option<Box<dyn FnOnce(Packet) + Send>>);
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Answer")
+    }
+}
+
+impl Answer {
+    pub(crate) fn new(send: impl FnOnce(Packet) + Send + 'static) -> Self {
+        Self(Some(Box::new(send)))
+    }
+
+    /// Answers, with batches behind it.
+    pub(crate) fn with(mut self, reply: Reply, body: Bytes) {
+        if let Some(send) = self.0.take() {
+            send(Packet::reply(reply, body));
+        }
+    }
+
+    pub(crate) fn reply(self, reply: Reply) {
+        self.with(reply, Bytes::new());
+    }
+
+    pub(crate) fn refuse(self, error: &Error) {
+        self.reply(Reply::refused(error));
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if let Some(send) = self.0.take() {
+            let failure =
+                Failure::new(FailureKind::Unavailable, "the server dropped the request", 0);
+            send(Packet::reply(Reply::Failure(failure), Bytes::new()));
+        }
+    }
+}
+
+/// Bytes of requests that wait for an answer.
+#[derive(Debug, Default)]
+struct InFlight {
+    bytes: AtomicUsize,
+    less: Notify,
+}
+
+/// Serves one connection until it ends; `first`: what was read of it already.
+///
+/// # Errors
+/// Why it ended, when that was not the other side's free will.
+pub(crate) async fn serve(stream: Stream, handler: Arc<dyn Handler>) -> Result<()> {
+    let stream = Arc::new(stream);
+    let outbox = Arc::new(Outbox::new(stream.clone()));
+    let mut inbox = Inbox::new(stream);
+    let writer = outbox.clone();
+    let work = async {
+        let greeting = tokio::time::timeout(GREETING_TIMEOUT, greet(&mut inbox, &outbox, &handler));
+        let too_slow = |_| Err(Error::new(ErrorCode::Deadline, "no greeting came"));
+        let caller = greeting.await.unwrap_or_else(too_slow)?;
+        requests(&mut inbox, &outbox, &handler, &caller.0).await
+    };
+    let ended = tokio::select! {
+        biased;
+        ended = work => ended,
+        why = writer.run() => Err(why),
+    };
+    outbox.close(Error::new(ErrorCode::Closed, "the connection ended"));
+    ended
+}
+
+/// Tells the handler when the other side has gone, however the connection ends.
+struct Guest(Caller, Arc<dyn Handler>);
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.1.gone(&self.0);
+    }
+}
+
+async fn greet(inbox: &mut Inbox, outbox: &Outbox, handler: &Arc<dyn Handler>) -> Result<Guest> {
+    if inbox.raw(MAGIC.len()).await? != MAGIC[..] {
+        let message = "what connected speaks another protocol";
+        return Err(Error::new(ErrorCode::Incompatible, message));
+    }
+    let (id, packet) = inbox.frame().await?;
+    let welcome = match packet.to_request()? {
+        Request::Hello(hello) if hello.version < VERSION_MIN => Err(Error::new(
+            ErrorCode::Incompatible,
+            format!("version {} of the protocol is too old here: upgrade", hello.version),
+        )),
+        Request::Hello(hello) => handler.greet(&hello).map(|welcome| (hello, welcome)),
+        _ => Err(Error::new(ErrorCode::Incompatible, "a connection begins with a greeting")),
+    };
+    match welcome {
+        Ok((hello, welcome)) => {
+            let guest = Guest(Caller { hello: Some(hello) }, handler.clone());
+            let reply = Packet::reply(Reply::Welcome(welcome), Bytes::new());
+            outbox.frame(id, &reply)?;
+            Ok(guest)
+        }
+        Err(error) => {
+            outbox.frame(id, &Packet::reply(Reply::refused(&error), Bytes::new()))?;
+            Err(error)
+        }
+    }
+}
+
+async fn requests(
+    inbox: &mut Inbox,
+    outbox: &Arc<Outbox>,
+    handler: &Arc<dyn Handler>,
+    caller: &Caller,
+) -> Result<()> {
+    let in_flight = Arc::new(InFlight::default());
+    loop {
+        while in_flight.bytes.load(Ordering::Acquire) > CREDIT_BYTES {
+            in_flight.less.notified().await;
+        }
+        let Ok((id, packet)) = inbox.frame().await else { return Ok(()) };
+        let size = packet.len() + REQUEST_BYTES;
+        in_flight.bytes.fetch_add(size, Ordering::AcqRel);
+        let (outbox, counted) = (outbox.clone(), in_flight.clone());
+        let answer = Answer::new(move |packet| {
+            if id != 0 {
+                // A connection that broke tells its reader by itself.
+                let _ = outbox.frame(id, &packet);
+            }
+            counted.bytes.fetch_sub(size, Ordering::AcqRel);
+            counted.less.notify_one();
+        });
+        match packet.to_request() {
+            Ok(request) => handler.handle(caller, request, packet.body, answer),
+            Err(error) => answer.refuse(&error),
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! A connected byte stream, and what is to be written to it.
+//!
+//! Both kinds of socket look the same from here on; encryption would be one more kind. Whoever has
+//! something to say writes it at once, on his own thread, as long as the socket takes it; only what
+//! it does not take waits for a task. So a lone message costs no hand-over.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Notify;
+
+use super::frame::{self, Packet};
+use crate::error::{Error, ErrorCode};
+
+/// Bytes that may wait for a peer that does not take them; beyond it the connection ends.
+pub(crate) const OUTBOX_BYTES_MAX: usize = 64 << 20;
+/// Room that a read from a socket has at least.
+const READ_ROOM: usize = 16 << 10;
+/// What a read buffer starts with.
+const READ_BUFFER: usize = 64 << 10;
+
+/// A socket of either kind.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// # Errors
+    /// `UNAVAILABLE`: nobody listens there.
+    pub(crate) async fn connect(address: &str) -> Result<Stream, Error> {
+        let connected = match address.starts_with('/') {
+            true => UnixStream::connect(address).await.map(Stream::Unix),
+            false => TcpStream::connect(address).await.and_then(|stream| {
+                stream.set_nodelay(true)?;
+                Ok(Stream::Tcp(stream))
+            }),
+        };
+        connected.map_err(|error| {
+            let message = format!("cannot connect to {address}: {error}");
+            Error::new(ErrorCode::Unavailable, message).with_source(error)
+        })
+    }
+
+    async fn readable(&self) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.readable().await,
+            Stream::Unix(stream) => stream.readable().await,
+        }
+    }
+
+    async fn writable(&self) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.writable().await,
+            Stream::Unix(stream) => stream.writable().await,
+        }
+    }
+
+    fn try_read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.try_read_buf(buffer),
+            Stream::Unix(stream) => stream.try_read_buf(buffer),
+        }
+    }
+
+    fn try_write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.try_write_vectored(parts),
+            Stream::Unix(stream) => stream.try_write_vectored(parts),
+        }
+    }
+}
+
+fn io_error(error: io::Error) -> Error {
+    let message = format!("the connection broke: {error}");
+    Error::new(ErrorCode::Unavailable, message).with_source(error)
+}
+
+/// Reads frames.
+pub(crate) struct Inbox {
+    stream: Arc<Stream>,
+    buffer: BytesMut,
+}
+
+impl Inbox {
+    pub(crate) fn new(stream: Arc<Stream>) -> Self {
+        Self { stream, buffer: BytesMut::with_capacity(READ_BUFFER) }
+    }
+
+    /// The next `len` bytes that are no frame.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE`: the other side closed it, or it broke.
+    pub(crate) async fn raw(&mut self, len: usize) -> Result<Bytes, Error> {
+        while self.buffer.len() < len {
+            self.fill().await?;
+        }
+        Ok(self.buffer.split_to(len).freeze())
+    }
+
+    /// The next frame.
+    ///
+    /// # Errors
+    /// As [`raw`](Self::raw), and `TOO_LARGE` for lengths that no frame has.
+    pub(crate) async fn frame(&mut self) -> Result<(u64, Packet), Error> {
+        loop {
+            if let Some(frame) = frame::take(&mut self.buffer)? {
+                return Ok(frame);
+            }
+            self.fill().await?;
+        }
+    }
+
+    async fn fill(&mut self) -> Result<(), Error> {
+        if self.buffer.capacity() - self.buffer.len() < READ_ROOM {
+            self.buffer.reserve(READ_BUFFER);
+        }
+        loop {
+            match self.stream.try_read(&mut self.buffer) {
+                Ok(0) => {
+                    let message = "the other side closed the connection";
+                    return Err(Error::new(ErrorCode::Unavailable, message));
+                }
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.stream.readable().await.map_err(io_error)?;
+                }
+                Err(error) => return Err(io_error(error)),
+            }
+        }
+    }
+}
+
+/// What is to be written, in order.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    stream: Arc<Stream>,
+    waiting: Mutex<Waiting>,
+    wake: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    parts: VecDeque<Bytes>,
+    bytes: usize,
+    broken: Option<Error>,
+}
+
+impl Outbox {
+    pub(crate) fn new(stream: Arc<Stream>) -> Self {
+        Self { stream, waiting: Mutex::default(), wake: Notify::new() }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes bytes that are no frame.
+    pub(crate) fn raw(&self, bytes: &[u8]) -> Result<(), Error> {
+        self.write([bytes, &[], &[]], &[Bytes::copy_from_slice(bytes)])
+    }
+
+    /// Writes a frame, or lets it wait. Any thread.
+    ///
+    /// # Errors
+    /// What broke the connection, now or before. The frame may have gone out in part.
+    pub(crate) fn frame(&self, id: u64, packet: &Packet) -> Result<(), Error> {
+        let prefix = packet.prefix(id);
+        let later = [Bytes::new(), packet.head.clone(), packet.body.clone()];
+        self.write([&prefix, &packet.head, &packet.body], &later)
+    }
+
+    /// Writes `now`; what the socket does not take waits as `later` (its first part is copied).
+    fn write(&self, now: [&[u8]; 3], later: &[Bytes]) -> Result<(), Error> {
+        let mut waiting = self.waiting();
+        if let Some(error) = &waiting.broken {
+            return Err(error.clone());
+        }
+        let mut written = 0;
+        if waiting.parts.is_empty() {
+            match self.stream.try_write(&now.map(IoSlice::new)) {
+                Ok(count) => written = count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(waiting.fail(io_error(error))),
+            }
+        }
+        let mut left = false;
+        for (at, part) in now.iter().enumerate() {
+            let done = written.min(part.len());
+            written -= done;
+            if done < part.len() {
+                left = true;
+                let rest = match later.get(at).filter(|bytes| bytes.len() == part.len()) {
+                    Some(bytes) => bytes.slice(done..),
+                    None => Bytes::copy_from_slice(&part[done..]),
+                };
+                waiting.bytes += rest.len();
+                waiting.parts.push_back(rest);
+            }
+        }
+        if waiting.bytes > OUTBOX_BYTES_MAX {
+            let message = "the other side does not take what it asked for: the connection ends";
+            return Err(waiting.fail(Error::new(ErrorCode::Unavailable, message)));
+        }
+        drop(waiting);
+        if left {
+            self.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Nothing more is written.
+    pub(crate) fn close(&self, why: Error) {
+        self.waiting().fail(why);
+        self.wake.notify_one();
+    }
+
+    /// Writes what waits, until the connection breaks.
+    pub(crate) async fn run(&self) -> Error {
+        loop {
+            self.wake.notified().await;
+            while let Some(first) = self.first() {
+                if let Err(error) = self.stream.writable().await {
+                    return self.waiting().fail(io_error(error));
+                }
+                match self.stream.try_write(&[IoSlice::new(&first)]) {
+                    Ok(count) => self.waiting().advance(count),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) => return self.waiting().fail(io_error(error)),
+                }
+            }
+            if let Some(error) = &self.waiting().broken {
+                return error.clone();
+            }
+        }
+    }
+
+    fn first(&self) -> Option<Bytes> {
+        self.waiting().parts.front().cloned()
+    }
+}
+
+impl Waiting {
+    fn advance(&mut self, count: usize) {
+        self.bytes = self.bytes.saturating_sub(count);
+        if let Some(first) = self.parts.front_mut() {
+            first.advance(count);
+            if first.is_empty() {
+                self.parts.pop_front();
+            }
+        }
+    }
+
+    /// The first failure stays; what waited will not go out.
+    fn fail(&mut self, error: Error) -> Error {
+        self.parts.clear();
+        self.bytes = 0;
+        self.broken.get_or_insert(error).clone()
+    }
+}
