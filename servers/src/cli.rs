@@ -5,6 +5,7 @@
 //! that goes away (`| head`) is no failure.
 
 use std::ffi::OsString;
+use std::future::Future;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,13 +16,16 @@ use virtuallog::loglet::LogletProvider;
 use virtuallog::store::Builder;
 use virtuallog::{Error, Result, VirtualLog};
 
-use crate::commands::{append, bench, chain, logs, read, verify};
+use crate::commands::{append, bench, chain, dev, logs, nodes, read, relocate, status, verify};
 use crate::output::{Format, Output, Stop};
+
+/// The program's name.
+const NAME: &str = "virtuallog";
 
 /// Append to, read and look after virtual logs.
 ///
-/// A URL names a log: `file:DIR/NAME` or `memory:NAME`. With a `/` at its end and no name it names
-/// the store that holds the logs.
+/// A URL names a log: `file:DIR/NAME`, `virtuallog://HOST:PORT/NAME` or `memory:NAME`. With a `/` at its
+/// end and no name it names the store that holds the logs.
 #[derive(Debug, Parser)]
 #[command(name = "virtuallog", version, propagate_version = true, max_term_width = 100)]
 struct CommandLine {
@@ -47,6 +51,11 @@ enum Command {
     Resolve(append::ResolveArgs),
     Verify(verify::VerifyArgs),
     Bench(bench::BenchArgs),
+    Move(relocate::MoveArgs),
+    Status(status::StatusArgs),
+    Dev(dev::DevArgs),
+    Init(nodes::InitArgs),
+    Nodes(nodes::NodesArgs),
 }
 
 impl Command {
@@ -66,6 +75,11 @@ impl Command {
             Command::Resolve(args) => append::resolve(cx, args).await,
             Command::Verify(args) => verify::verify(cx, args).await,
             Command::Bench(args) => bench::bench(cx, args).await,
+            Command::Move(args) => relocate::relocate(cx, args).await,
+            Command::Status(args) => status::status(cx, args).await,
+            Command::Dev(args) => dev::dev(cx, args).await,
+            Command::Init(args) => nodes::init(cx, args).await,
+            Command::Nodes(args) => nodes::nodes(cx, args).await,
         }
     }
 }
@@ -108,28 +122,30 @@ pub fn run_from(
     let args: Vec<OsString> = args.into_iter().collect();
     let line = match CommandLine::try_parse_from(&args) {
         Ok(line) => line,
-        Err(error) => return refuse(&args, &error),
+        Err(error) => return refuse(NAME, &args, &error),
     };
-    let cx = Context { providers, out: Output::new(line.format) };
+    let cx = Context { providers, out: Output::new(NAME, line.format) };
     listen_to_core();
+    drive(&cx.out, line.command.run(&cx))
+}
+
+/// Runs a program on a runtime of its own, tells why it stopped, and gives the exit status.
+pub(crate) fn drive(out: &Output, program: impl Future<Output = Result<(), Stop>>) -> ExitCode {
     let outcome = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Stop::from(Error::invalid("cannot start the runtime").with_source(error)))
         .and_then(|runtime| {
-            let outcome = runtime.block_on(line.command.run(&cx));
+            let outcome = runtime.block_on(program);
             // A read of standard input that was given up may never return.
             runtime.shutdown_background();
             outcome
         });
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(stop) => cx.out.stop(stop),
-    }
+    outcome.map_or_else(|stop| out.stop(stop), |()| ExitCode::SUCCESS)
 }
 
-/// Answers arguments that name no command: help and version are no failure.
-fn refuse(args: &[OsString], error: &clap::Error) -> ExitCode {
+/// Answers arguments that name nothing to do: help and version are no failure.
+pub(crate) fn refuse(program: &'static str, args: &[OsString], error: &clap::Error) -> ExitCode {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         // A reader that is gone does not want the help either.
         let _ = error.print();
@@ -137,7 +153,7 @@ fn refuse(args: &[OsString], error: &clap::Error) -> ExitCode {
     }
     let asked = |flag: &str| args.iter().any(|arg| arg == flag);
     let format = Format { json: asked("--json"), text: asked("--text") };
-    let out = Output::new(format);
+    let out = Output::new(program, format);
     if out.errors_are_json() {
         let text = error.render().to_string();
         let text = text.trim().strip_prefix("error: ").unwrap_or(text.trim()).to_owned();

@@ -82,12 +82,14 @@ pub(crate) fn input_error(name: &str, error: io::Error) -> Error {
 /// Where results go.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Output {
+    /// Who speaks, in text on standard error.
+    program: &'static str,
     format: Format,
 }
 
 impl Output {
-    pub(crate) fn new(format: Format) -> Self {
-        Self { format }
+    pub(crate) fn new(program: &'static str, format: Format) -> Self {
+        Self { program, format }
     }
 
     /// Whether `--json` was written out: then entries go in and out as JSON too.
@@ -121,6 +123,16 @@ impl Output {
         Ok(out.flush()?)
     }
 
+    /// Tells something meanwhile, on standard error.
+    pub(crate) fn notice(&self, report: &impl Report) {
+        let mut out = io::stderr().lock();
+        // Nothing is left to tell it to when standard error is gone.
+        let _ = match self.errors_are_json() {
+            true => write_json(&mut out, report),
+            false => report.human(&mut out),
+        };
+    }
+
     /// Tells why the command stopped, and gives the exit status.
     pub(crate) fn stop(&self, stop: Stop) -> ExitCode {
         match stop {
@@ -146,7 +158,7 @@ impl Output {
         let mut out = io::stderr().lock();
         let causes = causes(error);
         if !self.errors_are_json() {
-            writeln!(out, "virtuallog: {} ({})", error.message(), error.code())?;
+            writeln!(out, "{}: {} ({})", self.program, error.message(), error.code())?;
             for cause in causes {
                 writeln!(out, "  caused by: {cause}")?;
             }

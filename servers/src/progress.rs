@@ -26,10 +26,20 @@ impl Progress {
         Self::new(Some(total), "{wide_bar} {pos}/{len} s")
     }
 
+    /// Of what is copied, told in words too.
+    pub(crate) fn copying() -> Self {
+        Self::new(None, "{spinner} {msg}  {bytes}  {bytes_per_sec}")
+    }
+
     fn new(total: Option<u64>, shape: &str) -> Self {
         let style = ProgressStyle::with_template(shape).expect("the templates above are right");
         let bar = total.map_or_else(ProgressBar::no_length, ProgressBar::new);
         Self(bar.with_style(style))
+    }
+
+    /// This is what is done now.
+    pub(crate) fn say(&self, what: String) {
+        self.0.set_message(what);
     }
 
     /// That much is done by now.

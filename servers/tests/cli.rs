@@ -3,85 +3,21 @@
 //! Nothing here waits by the clock: a test that needs something from another process waits for a line
 //! of its output. Standard output is no terminal in a test, so reports are JSON.
 
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio};
+mod binaries;
 
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use binaries::{Run, Running, finish, virtuallog};
 
 /// A directory with a store in it, gone at the end of the test.
 struct Store {
     dir: TempDir,
-}
-
-/// What a command printed and how it ended.
-#[derive(Debug)]
-struct Run {
-    status: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-/// A child that is killed and waited for, whatever becomes of the test.
-struct Running {
-    child: Child,
-    /// `None`: nobody reads it any more.
-    lines: Option<BufReader<ChildStdout>>,
-}
-
-fn virtuallog(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_virtuallog"));
-    command.args(args).env_remove("VIRTUALLOG_URL").env_remove("VIRTUALLOG_LOG");
-    command
-}
-
-fn finish(command: &mut Command, input: &[u8]) -> Run {
-    let pipe = Stdio::piped;
-    let mut child = command.stdin(pipe()).stdout(pipe()).stderr(pipe()).spawn().expect("it starts");
-    let mut stdin = child.stdin.take().expect("a pipe");
-    let input = input.to_vec();
-    // A command that fails early does not read its input: that is its good right.
-    let feed = std::thread::spawn(move || drop(stdin.write_all(&input)));
-    let Output { status, stdout, stderr } = child.wait_with_output().expect("it ends");
-    feed.join().expect("the input was written");
-    Run {
-        status: status.code(),
-        stdout: String::from_utf8(stdout).expect("text"),
-        stderr: String::from_utf8(stderr).expect("text"),
-    }
-}
-
-impl Run {
-    /// The only line of standard output, of a command that did well.
-    fn json(&self) -> Value {
-        let rows = self.rows();
-        assert_eq!(rows.len(), 1, "{self:?}");
-        rows[0].clone()
-    }
-
-    fn rows(&self) -> Vec<Value> {
-        assert_eq!(self.status, Some(0), "{self:?}");
-        self.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
-    }
-
-    fn text(&self) -> &str {
-        assert_eq!(self.status, Some(0), "{self:?}");
-        &self.stdout
-    }
-
-    /// The error, of a command that failed with this status and code and whose message has `word`.
-    fn error(&self, status: i32, code: &str, word: &str) -> Value {
-        assert_eq!(self.status, Some(status), "{self:?}");
-        let error: Value = serde_json::from_str(self.stderr.trim()).expect("one JSON object");
-        assert_eq!(error["code"], code, "{self:?}");
-        let message = error["message"].as_str().expect("a message");
-        assert!(message.contains(word), "`{word}` is not in: {message}");
-        for field in ["in_doubt", "retryable", "position"] {
-            assert!(error.get(field).is_some(), "no {field}: {self:?}");
-        }
-        error
-    }
 }
 
 impl Store {
@@ -115,35 +51,7 @@ impl Store {
 
     fn start(&self, command: &str, args: &[&str]) -> Running {
         let mut line = virtuallog(&[command, &self.url("log")]);
-        line.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        let mut child = line.spawn().expect("it starts");
-        let lines = child.stdout.take().map(BufReader::new);
-        Running { child, lines }
-    }
-}
-
-impl Running {
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        let lines = self.lines.as_mut().expect("somebody reads it");
-        lines.read_line(&mut line).expect("a line");
-        line.trim_end_matches('\n').to_owned()
-    }
-
-    fn stdin(&mut self) -> &mut ChildStdin {
-        self.child.stdin.as_mut().expect("a pipe")
-    }
-
-    fn wait(&mut self) -> ExitStatus {
-        self.child.wait().expect("it ends")
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Both fail only when it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        Running::start(line.args(args))
     }
 }
 
@@ -252,8 +160,7 @@ fn ctrl_c_ends_following() {
     let store = Store::with_entries("one\n");
     let mut follower = store.start("tail", &["--follow"]);
     assert_eq!(follower.line(), "one");
-    let id = follower.child.id().to_string();
-    assert!(Command::new("kill").args(["-INT", &id]).status().expect("kill").success());
+    follower.signal(Signal::INT);
     let status = follower.wait();
     assert_eq!(status.code(), Some(130), "{status:?}");
 }

@@ -3,11 +3,14 @@
 //! A change is made against the chain version that was looked at, and never tried again by itself:
 //! when somebody else was faster it fails with CONFLICT, and a person decides anew.
 
+use std::fmt;
 use std::io::{self, Write};
 
 use clap::Args;
 use serde::Serialize;
-use virtuallog::{Chain, Error, ErrorCode, Life, LogPos, Next, Plan, Segment, VirtualLog};
+use virtuallog::{
+    Chain, Error, ErrorCode, Life, LogPos, Next, Placement, Plan, Segment, VirtualLog,
+};
 
 use super::LogArg;
 use crate::cli::Context;
@@ -70,7 +73,7 @@ pub(crate) struct SealArgs {
 }
 
 #[derive(Debug, Serialize)]
-struct ChainReport {
+pub(super) struct ChainReport {
     name: String,
     log: String,
     version: u64,
@@ -83,7 +86,7 @@ struct ChainReport {
 }
 
 #[derive(Debug, Serialize)]
-struct SegmentRow {
+pub(super) struct SegmentRow {
     index: u32,
     loglet: String,
     start: u64,
@@ -103,12 +106,36 @@ impl From<&Segment> for SegmentRow {
     }
 }
 
+impl SegmentRow {
+    pub(super) fn is_active(&self) -> bool {
+        self.stop.is_none()
+    }
+}
+
+impl fmt::Display for SegmentRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let SegmentRow { index, loglet, start, state, .. } = self;
+        match self.stop {
+            Some(stop) => write!(f, "segment {index}, {loglet}, {start} to {stop}, {state}"),
+            None => write!(f, "segment {index}, {loglet}, from {start}, {state}"),
+        }
+    }
+}
+
+/// The word for where a log is in its life.
+pub(super) fn life_name(life: &Life) -> &'static str {
+    match life {
+        Life::Open => "open",
+        Life::Ended => "ended",
+        Life::Moved { .. } => "moved",
+    }
+}
+
 impl ChainReport {
-    fn new(name: &str, chain: &Chain) -> Self {
-        let (life, moved_to) = match &chain.life {
-            Life::Open => ("open", None),
-            Life::Ended => ("ended", None),
-            Life::Moved { url } => ("moved", Some(url.clone())),
+    pub(super) fn new(name: &str, chain: &Chain) -> Self {
+        let moved_to = match &chain.life {
+            Life::Moved { url } => Some(url.clone()),
+            Life::Open | Life::Ended => None,
         };
         let next = chain.next.as_ref().map(|next| match next {
             Next::Extend { config, .. } => config.name.clone(),
@@ -118,7 +145,7 @@ impl ChainReport {
             name: name.into(),
             log: chain.log.to_string(),
             version: chain.version,
-            life,
+            life: life_name(&chain.life),
             moved_to,
             segments: chain.segments.iter().map(SegmentRow::from).collect(),
             next,
@@ -180,8 +207,36 @@ struct PlanReport<'a> {
     tail: u64,
     bytes_to_move: u64,
     objections: &'a [String],
+    /// `None`: not on nodes of a cluster.
+    before: Option<PlacementRow<'a>>,
+    after: Option<PlacementRow<'a>>,
     #[serde(skip)]
     url: &'a str,
+}
+
+/// The nodes that a loglet is on.
+#[derive(Debug, Serialize)]
+struct PlacementRow<'a> {
+    members: &'a [u32],
+    sequencer: u32,
+    /// How many of them have to be there.
+    quorum: usize,
+}
+
+impl<'a> From<&'a Placement> for PlacementRow<'a> {
+    fn from(placement: &'a Placement) -> Self {
+        let Placement { members, sequencer } = placement;
+        PlacementRow { members, sequencer: *sequencer, quorum: members.len() / 2 + 1 }
+    }
+}
+
+impl fmt::Display for PlacementRow<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let members: Vec<_> = self.members.iter().map(u32::to_string).collect();
+        let (count, members) = (members.len(), members.join(", "));
+        let PlacementRow { quorum, sequencer, .. } = self;
+        write!(f, "nodes {members} (any {quorum} of {count}), sequenced by {sequencer}")
+    }
 }
 
 impl<'a> PlanReport<'a> {
@@ -194,6 +249,8 @@ impl<'a> PlanReport<'a> {
             tail: plan.tail.0,
             bytes_to_move: plan.bytes_to_move,
             objections: &plan.objections,
+            before: plan.before.as_ref().map(PlacementRow::from),
+            after: plan.after.as_ref().map(PlacementRow::from),
             url,
         }
     }
@@ -205,6 +262,12 @@ impl Report for PlanReport<'_> {
         writeln!(out, "against chain version {version}:")?;
         writeln!(out, "  seal segment {seals_segment} ({from}) at position {tail} or later")?;
         writeln!(out, "  go on with {to} from there")?;
+        if let Some(before) = &self.before {
+            writeln!(out, "  before: {before}")?;
+        }
+        if let Some(after) = &self.after {
+            writeln!(out, "  after: {after}")?;
+        }
         writeln!(out, "  move {}", counted(self.bytes_to_move, "byte", "bytes"))?;
         for objection in self.objections {
             writeln!(out, "  it cannot be done: {objection}")?;

@@ -5,16 +5,15 @@ use std::io::{self, Write};
 use clap::Args;
 use serde::Serialize;
 
-use super::LogArg;
+use super::{LogArg, StoreArg};
 use crate::cli::Context;
 use crate::output::{Report, Stop};
 
 /// List the logs of a store
 #[derive(Debug, Args)]
 pub(crate) struct LogsArgs {
-    /// The store: a URL that ends in `/`, as `file:DIR/`
-    #[arg(value_name = "URL", env = "VIRTUALLOG_URL", hide_env_values = true)]
-    url: String,
+    #[command(flatten)]
+    store: StoreArg,
 }
 
 /// Create a log; fails when there is one of that name
@@ -22,7 +21,7 @@ pub(crate) struct LogsArgs {
 pub(crate) struct CreateArgs {
     #[command(flatten)]
     log: LogArg,
-    /// What its first segment is kept in, for example `local`
+    /// What its first segment is kept in, for example `local`, `native:3`
     #[arg(long)]
     loglet: Option<String>,
 }
@@ -58,7 +57,7 @@ impl Report for DoneReport<'_> {
 }
 
 pub(crate) async fn logs(cx: &Context, args: LogsArgs) -> Result<(), Stop> {
-    let names = virtuallog::logs(&args.url).await?;
+    let names = virtuallog::logs(&args.store.url).await?;
     let rows: Vec<LogReport> = names.into_iter().map(|name| LogReport { name }).collect();
     cx.out.reports(&rows)
 }

@@ -1,0 +1,190 @@
+"""The gRPC service with a client that is none of ours: stubs made from the ``.proto`` file.
+
+``VIRTUALLOG_GATEWAY`` is the program to test with its arguments, in which ``{dir}`` stands for a fresh
+directory. Its first line is JSON with its ``address``, and SIGTERM ends it. By default it is the example
+``grpc_gateway``, built here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
+from grpc_tools import protoc
+
+SERVERS = Path(__file__).parent.parent
+ROOT = SERVERS.parent
+BUILD = ["cargo", "build", "--quiet", "-p", "virtuallog-server", "--example", "grpc_gateway"]
+
+
+@pytest.fixture(scope="session")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Messages and stubs as ``grpcio-tools`` makes them."""
+    folder = tmp_path_factory.mktemp("stubs")
+    proto = SERVERS / "proto"
+    out = [f"--python_out={folder}", f"--grpc_python_out={folder}"]
+    assert protoc.main(["protoc", f"-I{proto}", *out, "virtuallog_v1.proto"]) == 0
+    sys.path.insert(0, str(folder))
+    import virtuallog_v1_pb2 as messages
+    import virtuallog_v1_pb2_grpc as stubs
+
+    return SimpleNamespace(**vars(messages), LogStub=stubs.LogStub)
+
+
+@pytest.fixture(scope="session")
+def command() -> list[str]:
+    """What to start."""
+    if given := os.environ.get("VIRTUALLOG_GATEWAY"):
+        return shlex.split(given)
+    subprocess.run(BUILD, cwd=ROOT, check=True, timeout=900)
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    return [str(target / "debug" / "examples" / "grpc_gateway"), "--store", "file://{dir}/store/"]
+
+
+@pytest.fixture
+def server(command: list[str], tmp_path: Path) -> Iterator[SimpleNamespace]:
+    """The real program over a fresh store, and a channel to it. It ends well on SIGTERM."""
+    filled = [word.format(dir=tmp_path) for word in command]
+    with subprocess.Popen(filled, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            address = json.loads(process.stdout.readline())["address"]
+            with grpc.insecure_channel(address) as channel:
+                yield SimpleNamespace(pid=process.pid, channel=channel, address=address)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=60) == 0
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def log(api: Any, server: SimpleNamespace) -> Any:
+    """A stub of the service."""
+    return api.LogStub(server.channel)
+
+
+def append(api: Any, log: Any, *payloads: bytes, name: str = "a") -> list[Any]:
+    """Appends each payload on its own, on one stream; gives the outcomes."""
+    requests = [api.AppendRequest(log=name, create=True)]
+    requests += [api.AppendRequest(id=n, payloads=[x]) for n, x in enumerate(payloads, 1)]
+    return [outcome for reply in log.Append(iter(requests)) for outcome in reply.outcomes]
+
+
+def trailers(error: grpc.RpcError) -> dict[str, str]:
+    """What the product says about a call that failed."""
+    return {k: v for k, v in error.trailing_metadata() if k.startswith("virtuallog-")}
+
+
+def test_what_is_appended_is_read(api: Any, log: Any) -> None:
+    payloads = [b"", "grüße".encode(), bytes(range(256)), b"x" * 100_000]
+    outcomes = append(api, log, *payloads)
+    assert [outcome.id for outcome in outcomes] == [1, 2, 3, 4]
+    assert [outcome.position for outcome in outcomes] == [0, 1, 2, 3]
+    batch = api.AppendRequest(log="a", id=9, payloads=[b"one", b"two"])
+    (reply,) = log.Append(iter([batch]))
+    assert (reply.outcomes[0].position, reply.outcomes[0].count) == (4, 2)
+    entries = [entry for reply in log.Read(api.ReadRequest(log="a")) for entry in reply.entries]
+    assert [entry.position for entry in entries] == list(range(6))
+    assert [entry.payload for entry in entries] == [*payloads, b"one", b"two"]
+    assert log.CheckTail(api.CheckTailRequest(log="a")).position == 6
+
+
+def test_a_subscription_follows(api: Any, log: Any) -> None:
+    append(api, log, b"0", b"1")
+    request = api.SubscribeRequest(log="a", edge=api.SubscribeRequest.EDGE_FIRST)
+    replies = log.Subscribe(request)
+    assert next(replies).next == 0
+    read = [entry.payload for entry in next(replies).entries]
+    append(api, log, b"2")
+    while len(read) < 3:
+        read += [entry.payload for entry in next(replies).entries]
+    assert read == [b"0", b"1", b"2"]
+    log.Seal(api.SealRequest(log="a"))
+    assert list(replies) == []
+
+
+def test_errors_are_typed(api: Any, log: Any) -> None:
+    append(api, log, *[b"x"] * 10)
+    log.Trim(api.TrimRequest(log="a", keep_from=7))
+    with pytest.raises(grpc.RpcError) as failed:
+        list(log.Read(api.ReadRequest(log="a", start=3)))
+    assert failed.value.code() is grpc.StatusCode.OUT_OF_RANGE
+    assert trailers(failed.value) == {
+        "virtuallog-code": "TRIMMED",
+        "virtuallog-retryable": "false",
+        "virtuallog-in-doubt": "false",
+        "virtuallog-position": "7",
+    }
+    with pytest.raises(grpc.RpcError) as failed:
+        log.CheckTail(api.CheckTailRequest(log="unknown"))
+    assert failed.value.code() is grpc.StatusCode.NOT_FOUND
+    assert "unknown" in failed.value.details()
+    with pytest.raises(grpc.RpcError) as failed:
+        append(api, log, b"x" * ((1 << 20) + 1))
+    assert failed.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert trailers(failed.value)["virtuallog-code"] == "TOO_LARGE"
+
+
+def test_the_chain_is_changed(api: Any, log: Any) -> None:
+    log.Create(api.CreateRequest(log="a"))
+    append(api, log, b"x", b"y")
+    before = log.GetChain(api.GetChainRequest(log="a"))
+    extend = api.ReconfigureRequest.Extend(loglet=before.segments[0].loglet)
+    request = api.ReconfigureRequest(log="a", if_version=before.version, extend=extend)
+    after = log.Reconfigure(request)
+    assert [(part.start, part.stop) for part in after.segments] == [(0, 2), (2, 0)]
+    assert not after.segments[1].HasField("stop")
+    with pytest.raises(grpc.RpcError) as failed:
+        log.Reconfigure(request)
+    assert failed.value.code() is grpc.StatusCode.ABORTED
+    assert [name for reply in log.List(api.ListRequest()) for name in reply.logs] == ["a"]
+    log.Delete(api.DeleteRequest(log="a"))
+    assert list(log.List(api.ListRequest())) == []
+
+
+def test_a_client_needs_no_file_of_ours(server: SimpleNamespace) -> None:
+    pool = DescriptorPool(ProtoReflectionDescriptorDatabase(server.channel))
+    service = pool.FindServiceByName("virtuallog.v1.Log")
+    assert {"Append", "Read", "Subscribe"} <= set(service.methods_by_name)
+    assert pool.FindServiceByName("grpc.health.v1.Health")
+
+
+def test_slow_readers_cost_no_memory(api: Any, log: Any, server: SimpleNamespace) -> None:
+    """Eight subscriptions that nobody reads, and 48 MiB that all of them could be sent."""
+    slow = []
+    for _ in range(8):
+        channel = grpc.insecure_channel(server.address, [("grpc.use_local_subchannel_pool", 1)])
+        edge = api.SubscribeRequest.EDGE_FIRST
+        append(api, log)
+        replies = api.LogStub(channel).Subscribe(api.SubscribeRequest(log="a", edge=edge))
+        next(replies)
+        slow.append((channel, replies))
+    block = b"x" * 500_000
+    for _ in range(12):
+        append(api, log, *[block] * 8)
+    for channel, replies in slow[:2]:
+        count = 0
+        while count < 96:
+            count += len(next(replies).entries)
+        channel.close()
+    status = Path(f"/proc/{server.pid}/status").read_text()
+    peak = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) // 1024  # type: ignore[index]
+    for channel, _ in slow[2:]:
+        channel.close()
+    # 8 times 48 MiB are 384; what a reader may hold is about 3 MiB.
+    assert peak < 200, f"{peak} MiB"
