@@ -9,6 +9,8 @@
 //! * [`CompletionQueue`]: many operations, told to a host's event loop in batches;
 //! * [`Log`], [`Reader`], [`Pipeline`] and the functions on stores: the core's operations with
 //!   owned, plain types, deadlines per call, and panics turned into errors;
+//! * [`Server`], and the functions on clusters: the server roles inside a host, and [`Relocation`],
+//!   a log on its way to another store;
 //! * `errors.toml`: the error table that each language compares its own with, and
 //!   `conformance/*.toml`: the scenarios that each language runs.
 //!
@@ -21,7 +23,9 @@ mod per_process;
 mod pipeline;
 mod queue;
 mod reader;
+mod relocation;
 pub mod runtime;
+mod server;
 
 pub use error::{Error, Result, panic_guard};
 pub use log::{Log, Mode, Options, Timeout, create, delete, logs};
@@ -29,7 +33,10 @@ pub use op::Op;
 pub use pipeline::Pipeline;
 pub use queue::{CompletionQueue, Done, HostWaker};
 pub use reader::{Batch, Reader};
+pub use relocation::{Relocation, Step};
+pub use server::{Server, drain, init, nodes, remove};
+pub use virtuallog::server::{ClusterInfo, NodeInfo, Roles, ServerConfig};
 pub use virtuallog::{
-    Appended, Chain, Entry, ErrorCode, Life, LogPos, Next, Plan, Segment, Start, Tail, Trimmed,
-    VerifyReport,
+    Appended, Chain, Entry, ErrorCode, Life, LogPos, MovePhase, MoveProgress, Next, Placement,
+    Plan, Segment, Start, Tail, Trimmed, VerifyReport,
 };

@@ -301,13 +301,7 @@ impl Log {
     /// Flushes and gives the handle's resources back; later calls say `CLOSED`. Idempotent. When
     /// time runs out, closing goes on.
     pub fn close(&self, timeout: Timeout) -> Op<()> {
-        self.call(timeout, "close", |core| async move {
-            let closing = tokio::spawn(async move { core.close().await });
-            closing.await.unwrap_or_else(|panic| {
-                let error = virtuallog::Error::new(ErrorCode::Internal, "closing panicked");
-                Err(error.with_source(panic))
-            })
-        })
+        self.call(timeout, "close", |core| to_its_end(async move { core.close().await }))
     }
 
     fn call<T, F>(
@@ -363,7 +357,8 @@ pub fn logs(url: &str, timeout: Timeout) -> Op<Vec<String>> {
     Op::spawn(within(or_default(timeout), "logs", call))
 }
 
-fn or_default(timeout: Timeout) -> Option<Duration> {
+/// The deadline of a call that no handle has one for.
+pub(crate) fn or_default(timeout: Timeout) -> Option<Duration> {
     match timeout {
         Timeout::Default => Some(TIMEOUT_DEFAULT),
         Timeout::Never => None,
@@ -392,8 +387,18 @@ fn builder(url: &str, options: Options) -> virtuallog::Builder {
     builder
 }
 
+/// Closing goes on when nobody waits for it any more.
+pub(crate) async fn to_its_end(
+    closing: impl Future<Output = virtuallog::Result<()>> + Send + 'static,
+) -> virtuallog::Result<()> {
+    tokio::spawn(closing).await.unwrap_or_else(|panic| {
+        let error = virtuallog::Error::new(ErrorCode::Internal, "closing panicked");
+        Err(error.with_source(panic))
+    })
+}
+
 /// A deadline for calls that have no outcome in doubt: they may simply be made again.
-async fn within<T>(
+pub(crate) async fn within<T>(
     timeout: Option<Duration>,
     what: &str,
     call: impl Future<Output = virtuallog::Result<T>>,

@@ -78,7 +78,7 @@ fn build() -> Result<Runtime> {
     Builder::new_multi_thread()
         .worker_threads(threads)
         .thread_name("virtuallog-rt")
-        .enable_time()
+        .enable_all()
         .build()
         .map_err(|error| {
             let message = format!("cannot start the runtime's {threads} threads: {error}");

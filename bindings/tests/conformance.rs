@@ -1,4 +1,4 @@
-//! Runs `conformance/*.toml` against the facade, over every kind of store that needs no server.
+//! Runs `conformance/*.toml` against the facade, over every kind of store.
 //!
 //! The format is told in `conformance/README.md`. Every language has a runner like this one.
 
@@ -9,26 +9,46 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use toml::{Table, Value};
 use virtuallog_bindings::{
-    Chain, Entry, Life, Log, LogPos, Options, Reader, Result, Start, Timeout,
+    Chain, Entry, Life, Log, LogPos, Options, Reader, Result, Server, ServerConfig, Start, Timeout,
+    init,
 };
 
 const WAIT: Timeout = Timeout::Default;
 
 #[test]
 fn every_scenario_over_memory() {
-    run_all(|_| Store { urls: "memory:".into(), store: "memory:/".into(), loglet: "memory" });
+    run_all(|_| "memory:/".into());
 }
 
 #[test]
 fn every_scenario_over_files() {
     let directory = tempfile::tempdir().expect("a directory can be made");
-    run_all(|name| {
-        let urls = format!("file:{}/{name}/", directory.path().display());
-        Store { store: urls.clone(), urls, loglet: "local" }
-    });
+    run_all(|name| format!("file:{}/{name}/", directory.path().display()));
 }
 
-fn run_all(store: impl Fn(&str) -> Store) {
+#[test]
+fn every_scenario_over_a_cluster() {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let start = |node: u32| {
+        let data = directory.path().join(node.to_string());
+        let listen = "127.0.0.1:0".into();
+        Server::start(ServerConfig { data, listen, ..ServerConfig::default() }, WAIT)
+    };
+    let servers: Vec<_> = (1..=3).map(start).map(|op| op.wait().expect("it starts")).collect();
+    let addresses: Vec<_> = servers.iter().map(|server| server.address().to_owned()).collect();
+    let store = format!("virtuallog://{}/", addresses.join(","));
+    init(addresses, WAIT).wait().expect("a cluster");
+    for server in &servers {
+        server.ready(WAIT).wait().expect("it votes");
+    }
+    run_all(|_| store.clone());
+    for server in servers {
+        server.close(WAIT).wait().expect("it closes");
+    }
+}
+
+/// Each scenario by name over the store of this URL.
+fn run_all(store: impl Fn(&str) -> String) {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance");
     let mut scenarios = 0;
     for file in directory.read_dir().expect("the scenarios are there") {
@@ -39,7 +59,7 @@ fn run_all(store: impl Fn(&str) -> Store) {
         let text = std::fs::read_to_string(&path).expect("it can be read");
         let scenario: Table = text.parse().unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let name = path.file_stem().expect("it has a name").to_string_lossy().into_owned();
-        let mut runner = Runner::new(name.clone(), store(&name));
+        let mut runner = Runner::new(name.clone(), Store::new(store(&name)));
         for (number, step) in scenario["step"].as_array().expect("steps").iter().enumerate() {
             let step = step.as_table().expect("a step is a table");
             runner.place = format!("{name}, step {}: {step}", number + 1);
@@ -55,6 +75,18 @@ struct Store {
     urls: String,
     store: String,
     loglet: &'static str,
+}
+
+impl Store {
+    /// By its URL, which ends in `/`.
+    fn new(store: String) -> Self {
+        let (urls, loglet) = match store.split_once(':').expect("a scheme").0 {
+            "memory" => ("memory:".into(), "memory"),
+            "file" => (store.clone(), "local"),
+            _ => (store.clone(), "native"),
+        };
+        Self { urls, store, loglet }
+    }
 }
 
 /// What a step gave.

@@ -1,10 +1,11 @@
-"""A log whose engine is swapped while a program writes to it, and nothing is lost.
+"""A log that goes from one disk to a cluster and back while a program writes to it, and nothing is lost.
 
-This program appends the lines of a real file, one line an entry, pipelined, in passes until at least ten
-seconds have gone by. Meanwhile it swaps the active loglet again and again, and a second process
-(``follow.py``) follows the log live. At the end this program and the command line read everything back, and
-all three readers are compared with the input. The exit status is 0 only when nothing was lost, doubled or out
-of order.
+This program appends the lines of a real file, one line an entry, pipelined, in passes until its time is over.
+Meanwhile it swaps the log's engine, moves the log from its own disk to a cluster of three servers
+(``nodes.py``), kills the server that gives the positions, and moves the log back; a second process
+(``follow.py``) follows it live all the way. At the end this program and the command line read everything
+back, and all three readers are compared with the input. The exit status is 0 only when nothing was lost,
+doubled or out of order.
 
 Run it with ``make demo``, or ``INPUT=file make demo``. ``check.py`` has the proof, ``report.py`` the report.
 """
@@ -13,36 +14,38 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 import subprocess
 import sys
 import time
 from array import array
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import virtuallog
 from virtuallog import aio
 
-from check import ROOT, Checker, Findings, Input, load
-from report import Report, Swap, counted, grouped
+from check import Checker, Findings, Input, load
+from nodes import TARGET, Nodes, command_line
+from report import Event, Report, counted, grouped
 
-SECONDS = 10.0
-SWAPS = 6
+SECONDS = 20.0
 # Appends under way at any time.
 WINDOW = 4096
 # So many appends between two looks at what was acknowledged.
 BURST = 128
 # How long the follower may take to catch up after the last append.
 PATIENCE_S = 60.0
+# Between two looks at whether the others have replaced a server.
+LOOK_S = 0.005
 
 HERE = Path(__file__).resolve().parent
 
 
 @dataclass
 class Written:
-    """What the writer knows: for each entry, in the order of appends, its position and when it was told."""
+    """What the writer knows: the position of each entry in the order of appends, and when answers came."""
 
     positions: array[int] = field(default_factory=lambda: array("Q"))
     acked_at: array[float] = field(default_factory=lambda: array("d"))
@@ -68,7 +71,8 @@ class Writer:
             for start in range(0, len(lines), BURST):
                 await self.wait_for_room(WINDOW - BURST)
                 for line in lines[start : start + BURST]:
-                    self.log.append(line).add_done_callback(self.answered)
+                    self.log.append(line).add_done_callback(partial(self.answered, written.submitted))
+                    written.positions.append(0)
                     written.submitted += 1
                 # Lets the loop take the answers that came meanwhile.
                 await asyncio.sleep(0)
@@ -84,51 +88,93 @@ class Writer:
             raise self.written.failure
 
     def under_way(self) -> int:
-        return self.written.submitted - len(self.written.positions)
+        return self.written.submitted - len(self.written.acked_at)
 
-    def answered(self, append: asyncio.Future[int]) -> None:
+    def answered(self, number: int, append: asyncio.Future[int]) -> None:
         if error := append.exception():
             self.written.failure = self.written.failure or error
         else:
-            self.written.positions.append(append.result())
+            self.written.positions[number] = append.result()
             self.written.acked_at.append(time.monotonic())
         self.room.set()
 
 
-async def swap_engines(log: aio.Log, started_at: float) -> list[Swap]:
-    """Replaces the active loglet by a new one, evenly spread over the run."""
-    swaps: list[Swap] = []
-    for number in range(1, SWAPS + 1):
-        due = started_at + SECONDS * number / (SWAPS + 1)
-        await asyncio.sleep(due - time.monotonic())
-        begun = time.monotonic()
-        chain = await log.reconfig_extend("local")
-        swap = Swap(begun, time.monotonic(), chain.segments[-1].start)
-        print(
-            f"  {begun - started_at:5.1f} s   swap {number}: a new loglet from position"
-            f" {grouped(swap.position)}, done in {swap.took_ms:.1f} ms",
-            flush=True,
-        )
-        swaps.append(swap)
-    return swaps
+class Director:
+    """What happens to the log while it is written to, and when."""
+
+    def __init__(self, log: aio.Log, writer: Writer, home: str, cluster: Nodes) -> None:
+        self.log = log
+        self.writer = writer
+        self.home = home
+        self.away = cluster.url + log.name
+        self.cluster = cluster
+        self.events: list[Event] = []
+
+    async def run(self, started_at: float) -> list[Event]:
+        """All of it, evenly spread over the run."""
+        script = [
+            ("swap", partial(self.swap, "local"), "another engine, on the same disk"),
+            ("move out", partial(aio.move, self.home, self.away), "to the cluster"),
+            ("swap", partial(self.swap, "native"), "another engine, in the cluster"),
+            ("kill", self.kill_sequencer, "SIGKILL to the server that gave the positions"),
+            ("swap", partial(self.swap, "native"), "another engine, with one server dead"),
+            ("move back", partial(aio.move, self.away, self.home), "to the disk of this program"),
+        ]
+        for number, (what, happening, meaning) in enumerate(script, start=1):
+            due = started_at + SECONDS * number / (len(script) + 1)
+            await asyncio.sleep(due - time.monotonic())
+            begun = time.monotonic()
+            chain = await happening()
+            event = Event(what, begun, time.monotonic(), chain.segments[-1].start)
+            print(
+                f"  {begun - started_at:5.1f} s   {what}: {meaning}, done in {event.took_ms:.0f} ms",
+                flush=True,
+            )
+            self.events.append(event)
+        return self.events
+
+    async def swap(self, loglet: str) -> virtuallog.Chain:
+        # A move or the servers may have changed the chain since this handle last saw it.
+        newest = await self.log.chain()
+        return await self.log.reconfig_extend(loglet, if_version=newest.version)
+
+    async def kill_sequencer(self) -> virtuallog.Chain:
+        """Done when the others have replaced it, and an append of after that is acknowledged."""
+        before = await self.log.chain()
+        nodes = (await aio.nodes(self.cluster.url)).nodes
+        self.cluster.kill(next(node.address for node in nodes if node.sequences))
+        chain = before
+        while chain.version == before.version or chain.next is not None:
+            await asyncio.sleep(LOOK_S)
+            try:
+                chain = await self.log.chain()
+            except virtuallog.UnavailableError:
+                pass  # It asked the dead one.
+        acked = self.writer.written.submitted
+        while len(self.writer.written.acked_at) <= acked:
+            await asyncio.sleep(LOOK_S)
+        return chain
 
 
-async def write(url: str, source: Input) -> tuple[Written, list[Swap], virtuallog.Chain, Follower]:
-    """Writes, swaps and is followed, all at once."""
+async def write(
+    url: str, source: Input, cluster: Nodes
+) -> tuple[Written, list[Event], virtuallog.Chain, Follower]:
+    """Writes, directs and is followed, all at once."""
     async with aio.open(url) as log:
         follower = Follower(url)
         try:
             writer = Writer(log)
             writing = asyncio.create_task(writer.run(source.lines))
-            swapping = asyncio.create_task(swap_engines(log, time.monotonic()))
-            written, swaps = await asyncio.gather(writing, swapping)
+            director = Director(log, writer, url, cluster)
+            directing = asyncio.create_task(director.run(time.monotonic()))
+            written, events = await asyncio.gather(writing, directing)
             # The end of the log is what tells the follower that it has seen everything.
             await log.seal()
             chain = await log.chain()
         except BaseException:
             follower.stop()
             raise
-    return written, swaps, chain, follower
+    return written, events, chain, follower
 
 
 class Follower:
@@ -190,22 +236,11 @@ def read_with_command_line(url: str, source: Input, written: Written) -> Finding
     return checker.finish(written.submitted)
 
 
-def command_line() -> str:
-    """The binary that ``make`` built, or the one that is installed."""
-    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-    for found in (os.environ.get("VIRTUALLOG_BIN"), target / "release/virtuallog", target / "debug/virtuallog"):
-        if found and Path(found).is_file():
-            return str(found)
-    if installed := shutil.which("virtuallog"):
-        return installed
-    raise SystemExit("no `virtuallog` binary: run `cargo build --release -p virtuallog-server` first")
-
-
 def main() -> int:
-    print("virtuallog demo: takes about 20 seconds", flush=True)
+    print("virtuallog demo: takes about 30 seconds", flush=True)
     command_line()
     source = load()
-    folder = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "demo"
+    folder = TARGET / "demo"
     store = folder / "store"
     shutil.rmtree(store, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -214,10 +249,12 @@ def main() -> int:
     print(f"  input   {source.name}: {lines}, one entry each")
     print(f"  log     {url}", flush=True)
 
-    try:
-        written, swaps, chain, follower = asyncio.run(write(url, source))
-    except virtuallog.VirtualLogError as error:
-        raise SystemExit(f"the log refused: {error}") from error
+    with Nodes(folder / "cluster.log") as cluster:
+        print(f"  cluster {cluster.url}", flush=True)
+        try:
+            written, events, chain, follower = asyncio.run(write(url, source, cluster))
+        except virtuallog.VirtualLogError as error:
+            raise SystemExit(f"the log refused: {error}") from error
     print("  reading everything back", flush=True)
     followed, samples = follower.finish(written.submitted)
     readers = {
@@ -225,7 +262,7 @@ def main() -> int:
         "this program": read_back(url, source, written),
         "virtuallog read": read_with_command_line(url, source, written),
     }
-    report = Report(source, url, written, swaps, chain, readers, samples)
+    report = Report(source, url, written, events, chain, readers, samples)
     report.print()
     report.write_json(folder / "report.json")
     report.plot(folder / "report.png")

@@ -1,8 +1,8 @@
 """The demo's report: as text, as JSON and as a picture.
 
-A swap's *gap in service* is the longest time without an acknowledgement that overlaps the swap: what a client
-that appends all the time would have noticed. The same measure without any swap stands beside it, since
-acknowledgements always come in groups.
+Of each event (a swap of the engine, a move to another store, a server killed) the *gap in service* is the longest
+time without an acknowledgement that overlaps it: what a client that appends all the time would have noticed. The
+same measure without any event stands beside it, since acknowledgements always come in groups.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ if TYPE_CHECKING:
 
 # Seconds of one point of the plotted rate.
 BIN_S = 0.1
-# Acknowledgements this close to a swap do not count as undisturbed.
+# Acknowledgements this close to an event do not count as undisturbed.
 NEAR_S = 0.1
 
 BLUE, ORANGE, GREY, INK = "#2b6cb0", "#dd6b20", "#718096", "#1a202c"
 
 
 @dataclass(frozen=True)
-class Swap:
-    """One swap of the active loglet: from the call to its return, and where the new loglet begins."""
+class Event:
+    """What happened to the log: from when to when, and where the loglet begins that was active then."""
 
+    what: str
     begun_at: float
     done_at: float
     position: int
@@ -74,7 +75,7 @@ class Report:
     source: Input
     url: str
     written: Written
-    swaps: list[Swap]
+    events: list[Event]
     chain: Chain
     readers: dict[str, Findings]
     followed: list[tuple[float, int]]
@@ -90,28 +91,29 @@ class Report:
 
     @cached_property
     def gaps_ms(self) -> list[float]:
-        """The gap in service of each swap."""
-        return [self.gap_ms(swap) for swap in self.swaps]
+        """The gap in service of each event."""
+        return [self.gap_ms(event.begun_at, event.done_at) for event in self.events]
 
-    def gap_ms(self, swap: Swap) -> float:
+    def gap_ms(self, begun_at: float, done_at: float) -> float:
         acked = self.written.acked_at
-        first = max(bisect_left(acked, swap.begun_at) - 1, 0)
-        last = min(bisect_right(acked, swap.done_at) + 1, len(acked))
+        first = max(bisect_left(acked, begun_at) - 1, 0)
+        last = min(bisect_right(acked, done_at) + 1, len(acked))
         around = acked[first:last]
         pairs = zip(around, around[1:], strict=False)
         return max((b - a for a, b in pairs), default=0.0) * 1e3
 
     @cached_property
     def undisturbed_ms(self) -> list[float]:
-        """The longest time without an acknowledgement in each stretch as long as a swap's, with no
-        swap near."""
+        """The longest time without an acknowledgement in each stretch as long as an event's, with no
+        event near."""
         acked = self.written.acked_at
         longest: list[float] = []
-        stretch = max(statistics.median(swap.done_at - swap.begun_at for swap in self.swaps), 0.005)
+        stretch = max(statistics.median(event.took_ms for event in self.events) / 1e3, 0.005)
         at = acked[0]
         while (at := at + 0.05) < acked[-1] - stretch:
-            if all(abs(at - swap.begun_at) > NEAR_S for swap in self.swaps):
-                longest.append(self.gap_ms(Swap(at, at + stretch, 0)))
+            near = (at + stretch + NEAR_S, at - NEAR_S)
+            if all(near[0] < event.begun_at or event.done_at < near[1] for event in self.events):
+                longest.append(self.gap_ms(at, at + stretch))
         return longest
 
     @cached_property
@@ -164,9 +166,9 @@ class Report:
         print(f"  entries      {entries} in {passes} over the input, {self.seconds:.1f} s")
         print(f"  rate         {grouped(self.rate)} entries/s, acknowledged when on disk")
         print(
-            f"  swaps        {len(self.swaps)}, gap in service {statistics.median(self.gaps_ms):.1f} ms"
+            f"  events       {len(self.events)}, gap in service {statistics.median(self.gaps_ms):.1f} ms"
             f" (median), {max(self.gaps_ms):.1f} ms (longest);"
-            f" without a swap {percentile(self.undisturbed_ms, 0.5):.1f} ms"
+            f" without an event {percentile(self.undisturbed_ms, 0.5):.1f} ms"
             f" and {percentile(self.undisturbed_ms, 0.99):.1f} ms (99th percentile)"
         )
         print(
@@ -174,7 +176,7 @@ class Report:
             f" {percentile(lags, 0.99):.1f} ms (99th percentile)"
         )
         print()
-        print_table(self.swap_rows())
+        print_table(self.event_rows())
         print()
         print_table(self.chain_rows())
         print()
@@ -182,11 +184,11 @@ class Report:
         print()
         print(f"  verdict      {self.verdict}", flush=True)
 
-    def swap_rows(self) -> list[list[str]]:
-        rows = [["swap", "at", "took", "gap in service"]]
-        for number, (swap, gap) in enumerate(zip(self.swaps, self.gaps_ms, strict=True), start=1):
-            at = f"{swap.begun_at - self.written.started_at:.1f} s"
-            rows.append([str(number), at, f"{swap.took_ms:.1f} ms", f"{gap:.1f} ms"])
+    def event_rows(self) -> list[list[str]]:
+        rows = [["event", "at", "took", "gap in service"]]
+        for event, gap in zip(self.events, self.gaps_ms, strict=True):
+            at = f"{event.begun_at - self.written.started_at:.1f} s"
+            rows.append([event.what, at, f"{event.took_ms:.1f} ms", f"{gap:.1f} ms"])
         return rows
 
     def chain_rows(self) -> list[list[str]]:
@@ -197,11 +199,11 @@ class Report:
         return rows
 
     def reader_rows(self) -> list[list[str]]:
-        rows = [["read by", "entries", "lost", "doubled", "reordered", "sha256"]]
+        rows = [["read by", "entries", "lost", "doubled", "reordered", "misplaced", "sha256"]]
         written = grouped(self.written.submitted)
-        rows.append(["(the input)", written, "", "", "", self.expected_sha256[:16]])
+        rows.append(["(the input)", written, "", "", "", "", self.expected_sha256[:16]])
         for name, found in self.readers.items():
-            counts = [found.entries, found.lost, found.doubled, found.reordered]
+            counts = [found.entries, found.lost, found.doubled, found.reordered, found.misplaced]
             rows.append([name, *map(grouped, counts), found.sha256[:16]])
         return rows
 
@@ -218,20 +220,21 @@ class Report:
             "sha256": self.expected_sha256,
             "seconds": round(self.seconds, 3),
             "entries_per_s": round(self.rate),
-            "swaps": [
+            "events": [
                 {
-                    "at_s": round(swap.begun_at - start, 3),
-                    "took_ms": round(swap.took_ms, 3),
+                    "what": event.what,
+                    "at_s": round(event.begun_at - start, 3),
+                    "took_ms": round(event.took_ms, 3),
                     "gap_ms": round(gap, 3),
-                    "position": swap.position,
+                    "position": event.position,
                 }
-                for swap, gap in zip(self.swaps, self.gaps_ms, strict=True)
+                for event, gap in zip(self.events, self.gaps_ms, strict=True)
             ],
             "gap_ms": {
                 "median": round(statistics.median(self.gaps_ms), 3),
                 "max": round(max(self.gaps_ms), 3),
             },
-            "gap_without_swap_ms": {
+            "gap_without_event_ms": {
                 "median": round(percentile(self.undisturbed_ms, 0.5), 3),
                 "p99": round(percentile(self.undisturbed_ms, 0.99), 3),
             },
@@ -256,7 +259,7 @@ class Report:
         print(f"  report       {path}")
 
     def plot(self, path: Path) -> None:
-        """The rate over time, with the swaps, and how far the follower was behind."""
+        """The rate over time, with the events, and how far the follower was behind."""
         try:
             import matplotlib
         except ImportError:
@@ -274,8 +277,8 @@ class Report:
             )
             self.plot_rate(above)
             self.plot_lag(below)
-            count, entries = len(self.swaps), grouped(self.written.submitted)
-            title = f"{entries} entries, {count} swaps of the log's engine: {self.verdict}"
+            entries = grouped(self.written.submitted)
+            title = f"{entries} entries, to a cluster and back, one server killed: {self.verdict}"
             below_title = f"{grouped(self.rate)} durable entries/s from one Python program"
             figure.set_layout_engine("constrained", rect=(0.01, 0.01, 0.98, 0.89))
             figure.text(0.02, 0.945, title, fontsize=12, fontweight="bold")
@@ -294,11 +297,11 @@ class Report:
         axes.set_ylabel("thousand entries/s acknowledged")
         axes.grid(axis="y", color="#edf2f7")
         axes.set_axisbelow(True)
-        for number, (swap, gap) in enumerate(zip(self.swaps, self.gaps_ms, strict=True), start=1):
-            at = swap.begun_at - self.written.started_at
+        for event, gap in zip(self.events, self.gaps_ms, strict=True):
+            at = event.begun_at - self.written.started_at
             axes.axvline(at, color=ORANGE, linewidth=1.2, linestyle=(0, (4, 2)))
             axes.annotate(
-                f"swap {number}\ngap {gap:.1f} ms",
+                f"{event.what}\ngap {gap:.0f} ms",
                 (at, top),
                 xytext=(4, -2),
                 textcoords="offset points",
@@ -308,8 +311,8 @@ class Report:
             )
 
     def plot_lag(self, axes: Any) -> None:
-        for swap in self.swaps:
-            at = swap.begun_at - self.written.started_at
+        for event in self.events:
+            at = event.begun_at - self.written.started_at
             axes.axvline(at, color=ORANGE, linewidth=1.2, linestyle=(0, (4, 2)))
         if self.lags_ms:
             times, lags = zip(*self.lags_ms, strict=True)

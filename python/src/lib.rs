@@ -1,10 +1,11 @@
 //! The native half of the Python package: converts, calls the facade, converts back.
 //!
-//! Every operation is a method of `Log` or `Reader` that gives an `Op`; the synchronous API waits
+//! Every operation is a method of `Log`, `Reader` or `Server` that gives an `Op`; the synchronous API waits
 //! on it with the GIL released, the asyncio API hands it to the loop's `Queue`. Only single appends
 //! have short cuts. No thread but the caller's ever runs Python code, and no task of the facade
 //! holds a Python object. The public, documented classes are Python: `virtuallog/*.py`.
 
+mod cluster;
 mod convert;
 mod entry;
 mod errors;
@@ -24,6 +25,8 @@ mod _native {
     #[pymodule_export]
     use super::generation;
     #[pymodule_export]
+    use crate::cluster::{Relocation, Server, drain, init, nodes, remove, serve};
+    #[pymodule_export]
     use crate::entry::Entry;
     #[pymodule_export]
     use crate::log::{Log, Pipeline, create, delete, logs, open};
@@ -35,7 +38,7 @@ mod _native {
     use crate::reader::Reader;
 
     #[pymodule_init]
-    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    fn fill(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("debug_build", cfg!(debug_assertions))
     }

@@ -288,7 +288,7 @@ pub(crate) fn logs(url: &Bound<'_, PyAny>, timeout: &Bound<'_, PyAny>) -> PyResu
     Ok(Op::new(facade::logs(&text(url)?, convert::timeout(timeout)?), Value::Names))
 }
 
-fn text(url: &Bound<'_, PyAny>) -> PyResult<String> {
+pub(crate) fn text(url: &Bound<'_, PyAny>) -> PyResult<String> {
     match url.cast::<PyString>() {
         Ok(text) => Ok(text.to_cow()?.into_owned()),
         Err(_) => {

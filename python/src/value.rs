@@ -4,8 +4,9 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PyTuple};
 use virtuallog_bindings as facade;
-use virtuallog_bindings::{Life, Next};
+use virtuallog_bindings::{Life, MovePhase, Next, Roles, Step};
 
+use crate::cluster::Server;
 use crate::entry::Entry;
 use crate::log::Log;
 use crate::reader::Reader;
@@ -26,6 +27,9 @@ pub(crate) enum Value {
     Names(Vec<String>),
     Log(facade::Log),
     Reader(facade::Reader),
+    Server(facade::Server),
+    Cluster(facade::ClusterInfo),
+    Step(Step),
 }
 
 impl Value {
@@ -54,6 +58,8 @@ impl Value {
                 plan.tail.0,
                 plan.bytes_to_move,
                 PyTuple::new(py, plan.objections)?,
+                plan.before.map(|place| placement_into_python(py, &place)).transpose()?,
+                plan.after.map(|place| placement_into_python(py, &place)).transpose()?,
             )),
             Value::Report(report) => class(py, "VerifyReport")?.call1((
                 report.segments,
@@ -74,6 +80,19 @@ impl Value {
             Value::Names(names) => Ok(names.into_pyobject(py)?.into_any()),
             Value::Log(log) => Ok(Bound::new(py, Log::new(log))?.into_any()),
             Value::Reader(reader) => Ok(Bound::new(py, Reader::new(reader))?.into_any()),
+            Value::Server(server) => Ok(Bound::new(py, Server::new(server))?.into_any()),
+            Value::Cluster(cluster) => cluster_into_python(py, &cluster),
+            Value::Step(Step::Done(chain)) => chain_into_python(py, chain),
+            Value::Step(Step::Progress(step)) => {
+                let phase = match step.phase {
+                    MovePhase::Engine => "engine",
+                    MovePhase::Chain => "chain",
+                    MovePhase::Copy => "copy",
+                    _ => "other",
+                };
+                let segments = (step.segments_done, step.segments_total);
+                class(py, "MoveProgress")?.call1((phase, segments.0, segments.1, step.bytes_done))
+            }
         }
     }
 }
@@ -102,6 +121,40 @@ fn chain_into_python(py: Python<'_>, chain: facade::Chain) -> PyResult<Bound<'_,
         life,
         moved_to,
     ))
+}
+
+fn placement_into_python<'py>(
+    py: Python<'py>,
+    place: &facade::Placement,
+) -> PyResult<Bound<'py, PyAny>> {
+    class(py, "Placement")?.call1((PyTuple::new(py, &place.members)?, place.sequencer))
+}
+
+fn cluster_into_python<'py>(
+    py: Python<'py>,
+    cluster: &facade::ClusterInfo,
+) -> PyResult<Bound<'py, PyAny>> {
+    let row = class(py, "NodeInfo")?;
+    let node = |node: &facade::NodeInfo| {
+        row.call1((
+            node.node,
+            &node.address,
+            &node.zone,
+            PyTuple::new(py, roles(node.roles))?,
+            cluster.metastore.contains(&node.node),
+            node.alive,
+            node.draining,
+            node.sequences,
+            format!("{:032x}", node.storage),
+        ))
+    };
+    let nodes = cluster.nodes.iter().map(node).collect::<PyResult<Vec<_>>>()?;
+    class(py, "ClusterInfo")?.call1((format!("{:032x}", cluster.id), PyTuple::new(py, nodes)?))
+}
+
+fn roles(roles: Roles) -> Vec<&'static str> {
+    let all = [(roles.log, "log"), (roles.sequencer, "sequencer"), (roles.metastore, "metastore")];
+    all.into_iter().filter(|(has, _)| *has).map(|(_, name)| name).collect()
 }
 
 /// A public class of `virtuallog._types`.

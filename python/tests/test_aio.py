@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import virtuallog
-from virtuallog import aio
+from virtuallog import _driver, aio
 
 
 def run(main: Coroutine[Any, Any, Any]) -> Any:
@@ -262,7 +262,7 @@ def test_a_loop_that_watches_no_descriptors(url: str) -> None:
     try:
         loop.run_until_complete(main())
     finally:
-        aio._close_drivers()
+        _driver._close_drivers()
         loop.close()
 
 
@@ -280,7 +280,7 @@ raise SystemExit(7)
 def test_interpreter_exit_with_operations_under_way(how: str, tmp_path: Any) -> None:
     program = f"""
 import asyncio, virtuallog
-from virtuallog import aio
+from virtuallog import _driver, aio
 async def main():
     log = await aio.open("file:{tmp_path}/store/log")
     for number in range(2000):

@@ -21,11 +21,10 @@ RUNS = itertools.count()
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda path: path.stem)
-@pytest.mark.parametrize("store", ["memory", "file"])
 @pytest.mark.parametrize("api", [virtuallog, aio], ids=["sync", "aio"])
-def test_scenario(api: Any, store: str, scenario: Path, tmp_path: Path) -> None:
+def test_scenario(api: Any, store: str, scenario: Path) -> None:
     steps = tomllib.loads(scenario.read_text())["step"]
-    asyncio.run(Runner(api, store, tmp_path / "store").run(steps))
+    asyncio.run(Runner(api, store).run(steps))
 
 
 def test_there_are_scenarios() -> None:
@@ -38,12 +37,16 @@ async def settled(value: Any) -> Any:
 
 
 class Runner:
-    def __init__(self, api: Any, store: str, directory: Path) -> None:
+    """Runs a scenario over the store of this URL."""
+
+    LOGLETS = {"memory": "memory", "file": "local", "virtuallog": "native"}
+
+    def __init__(self, api: Any, store: str) -> None:
         self.api = api
         self.suffix = f"-py{next(RUNS)}"
-        self.urls = "memory:" if store == "memory" else f"file:{directory}/"
-        self.store = "memory:/" if store == "memory" else f"file:{directory}/"
-        self.loglet = "memory" if store == "memory" else "local"
+        self.store = store
+        self.urls = "memory:" if store == "memory:/" else store
+        self.loglet = self.LOGLETS[store.partition(":")[0]]
         self.handles: dict[str, Any] = {}
         self.saved: dict[str, int] = {}
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import virtuallog
-from virtuallog import aio
+from virtuallog import aio, testing
 
 PROJECT = Path(__file__).parents[1]
 
@@ -33,12 +33,13 @@ def test_both_apis_have_the_same_operations() -> None:
 
     assert public(aio.Log) == public(virtuallog.Log)
     assert public(aio.Subscription) - {"aclose"} == public(virtuallog.Subscription) - {"close"}
-    for name in ("open", "create", "delete", "logs"):
+    assert public(aio.Server) == public(virtuallog.Server)
+    for name in ("open", "create", "delete", "logs", "init", "nodes", "drain", "remove", "move"):
         assert callable(getattr(virtuallog, name)) and callable(getattr(aio, name))
 
 
 def test_everything_public_has_a_docstring() -> None:
-    for module in (virtuallog, aio):
+    for module in (virtuallog, aio, testing):
         for name in module.__all__:
             thing = getattr(module, name)
             if name in ("Payload", "Start", "Timeout", "__version__"):

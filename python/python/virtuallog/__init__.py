@@ -6,19 +6,25 @@
 ...     [entry.payload for entry in log.read(first)]
 [b'one', b'two']
 
-`virtuallog.open` is for threads, `virtuallog.aio.open` for asyncio. Every failure is a
+`virtuallog.open` is for threads, `virtuallog.aio.open` for asyncio. `virtuallog.Server` runs a server of a
+cluster in this process, and `virtuallog.testing.LocalCluster` a whole cluster for tests. Every failure is a
 `VirtualLogError`. Positions are ints that strictly increase and may skip; ranges are half open.
 """
 
 import warnings as _warnings
 
 from . import _native, aio, errors
+from ._cluster import Server, drain, init, move, nodes, remove
 from ._log import Log, PendingAppend, Reader, Subscription, create, delete, logs, open
 from ._native import Entry, __version__
 from ._types import (
     Appended,
     Chain,
+    ClusterInfo,
+    MoveProgress,
+    NodeInfo,
     Payload,
+    Placement,
     Plan,
     Segment,
     Start,
@@ -52,6 +58,7 @@ __all__ = [
     "BusyError",
     "Chain",
     "ClosedError",
+    "ClusterInfo",
     "ConflictError",
     "CorruptError",
     "DataLossError",
@@ -63,13 +70,17 @@ __all__ = [
     "InvalidError",
     "LockedError",
     "Log",
+    "MoveProgress",
+    "NodeInfo",
     "NotFoundError",
     "Payload",
     "PendingAppend",
+    "Placement",
     "Plan",
     "Reader",
     "SealedError",
     "Segment",
+    "Server",
     "Start",
     "Subscription",
     "Tail",
@@ -84,9 +95,14 @@ __all__ = [
     "aio",
     "create",
     "delete",
+    "drain",
     "errors",
+    "init",
     "logs",
+    "move",
+    "nodes",
     "open",
+    "remove",
 ]
 
 if _native.debug_build:

@@ -152,8 +152,9 @@ class Log:
     ) -> Chain:
         """Seals the active loglet and goes on in a new one, for example ``"local"``.
 
-        Appends under way are carried over, none twice. With ``if_version``, raises `ConflictError`
-        where the chain is at another version. When time runs out the reconfiguration may still
+        Appends under way are carried over, none twice. Raises `ConflictError` where
+        the chain is at another version than ``if_version``, or, if that is left out, than this handle saw
+        last: after a change by somebody else, read `chain` and decide again. When time runs out the reconfiguration may still
         complete: read `chain`.
         """
         return self._native.reconfig_extend(loglet, if_version, timeout).wait()
@@ -330,7 +331,8 @@ def open(
     """Opens the log that ``url`` names, and creates it if it is missing.
 
     ``memory:NAME`` is in this process and gone with it (bare ``memory:`` a fresh one),
-    ``file:DIR/NAME`` on this disk. What is not given here is taken from the URL's parameters.
+    ``file:DIR/NAME`` on this disk, ``virtuallog://HOST:PORT,HOST:PORT/NAME`` in the cluster that any of
+    these nodes belongs to. What is not given here is taken from the URL's parameters.
 
     :param create: ``False`` raises `NotFoundError` rather than create a log.
     :param mode: ``"read"`` opens a ``file:`` log without lock and without any write, beside its

@@ -4,7 +4,19 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Generic, TypeVar, final
 
-from ._types import Appended, Chain, Payload, Plan, Start, Tail, Timeout, Trimmed, VerifyReport
+from ._types import (
+    Appended,
+    Chain,
+    ClusterInfo,
+    MoveProgress,
+    Payload,
+    Plan,
+    Start,
+    Tail,
+    Timeout,
+    Trimmed,
+    VerifyReport,
+)
 
 _T = TypeVar("_T")
 
@@ -15,13 +27,20 @@ __all__ = [
     "Pipeline",
     "Queue",
     "Reader",
+    "Relocation",
+    "Server",
     "__version__",
     "create",
     "debug_build",
     "delete",
+    "drain",
     "generation",
+    "init",
     "logs",
+    "nodes",
     "open",
+    "remove",
+    "serve",
 ]
 __version__: str
 debug_build: bool
@@ -39,6 +58,20 @@ def open(
 def create(url: str, loglet: str | None, timeout: Timeout) -> Op[None]: ...
 def delete(url: str, timeout: Timeout) -> Op[None]: ...
 def logs(url: str, timeout: Timeout) -> Op[list[str]]: ...
+def serve(
+    data: str,
+    listen: str,
+    advertise: str | None,
+    zone: str,
+    roles: Iterable[str],
+    join: Iterable[str],
+    insecure: bool,
+    timeout: Timeout,
+) -> Op[Server]: ...
+def init(addresses: Iterable[str], timeout: Timeout) -> Op[ClusterInfo]: ...
+def nodes(url: str, timeout: Timeout) -> Op[ClusterInfo]: ...
+def drain(url: str, node: int, timeout: Timeout) -> Op[None]: ...
+def remove(url: str, node: int, timeout: Timeout) -> Op[None]: ...
 
 @final
 class Op(Generic[_T]):
@@ -109,6 +142,23 @@ class Reader:
     def position(self) -> int: ...
     def next_batch(self, entries_max: int, timeout: Timeout) -> Op[list[Entry]]: ...
     def close(self) -> None: ...
+
+@final
+class Server:
+    @property
+    def address(self) -> str: ...
+    @property
+    def url(self) -> str: ...
+    def node(self) -> int | None: ...
+    def cluster(self) -> str | None: ...
+    def ready(self, timeout: Timeout) -> Op[None]: ...
+    def drain(self, timeout: Timeout) -> Op[None]: ...
+    def close(self, timeout: Timeout) -> Op[None]: ...
+
+@final
+class Relocation:
+    def __new__(cls, src: str, dst: str, leave_sealed: bool) -> Relocation: ...
+    def next(self) -> Op[MoveProgress | Chain]: ...
 
 @final
 class Queue:

@@ -9,7 +9,11 @@ from typing import Literal, TypeAlias
 __all__ = [
     "Appended",
     "Chain",
+    "ClusterInfo",
+    "MoveProgress",
+    "NodeInfo",
     "Payload",
+    "Placement",
     "Plan",
     "Segment",
     "Start",
@@ -107,6 +111,16 @@ class Chain:
 
 
 @dataclass(frozen=True, slots=True)
+class Placement:
+    """The nodes of a cluster that a loglet is on. It goes on as long as a majority of them does."""
+
+    members: tuple[int, ...]
+    """Numbers of the nodes that hold it."""
+    sequencer: int
+    """Number of the one that gives its positions."""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What a `Log.reconfig_extend` would do."""
 
@@ -124,6 +138,10 @@ class Plan:
     """None have to be moved for an extend."""
     objections: tuple[str, ...]
     """What stands against it, in sentences. Empty: it can be done."""
+    before: Placement | None = None
+    """Where the active loglet is; ``None`` if it is on no nodes."""
+    after: Placement | None = None
+    """Where the loglet to come would be, as things are now; ``None`` if on no nodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,3 +156,57 @@ class VerifyReport:
     """Bytes of payload."""
     problems: tuple[str, ...]
     """What is wrong, in sentences that name segment and position. Empty: all is well."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInfo:
+    """A node of a cluster."""
+
+    node: int
+    """Its number, never given again."""
+    address: str
+    """Where it is reached, ``"HOST:PORT"``."""
+    zone: str
+    """Where it stands: replicas are spread over zones. May be empty."""
+    roles: tuple[str, ...]
+    """What it does: some of ``"log"``, ``"sequencer"``, ``"metastore"``."""
+    metastore: bool
+    """Whether it is one of those that hold the chains now."""
+    alive: bool
+    """Whether it answers."""
+    draining: bool
+    """Whether nothing new is placed on it."""
+    sequences: int
+    """How many loglets it gives positions for; 0 when it does not answer."""
+    storage: str
+    """The identity of its disk: 32 hexadecimal digits."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterInfo:
+    """A cluster, as one of its nodes sees it."""
+
+    id: str
+    """Its identity: 32 hexadecimal digits."""
+    nodes: tuple[NodeInfo, ...]
+    """Its nodes, by number."""
+
+    @property
+    def url(self) -> str:
+        """Its store, by the addresses of all its nodes: add a log's name to open one."""
+        return f"virtuallog://{','.join(node.address for node in self.nodes)}/"
+
+
+@dataclass(frozen=True, slots=True)
+class MoveProgress:
+    """How far a log has come on its way to another store."""
+
+    phase: Literal["engine", "chain", "copy"]
+    """What it is at: going over to an engine of the destination, its chain going there, or, when it
+    lives there already, copying what was left behind."""
+    segments_done: int
+    """Sealed segments that were copied."""
+    segments_total: int
+    """Sealed segments that are to be copied, those included."""
+    bytes_done: int
+    """Bytes that were copied, with what frames them."""

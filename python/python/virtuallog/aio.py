@@ -19,29 +19,34 @@ stopped: it was submitted at the call, and cancelling only lets go of its answer
 from __future__ import annotations
 
 import asyncio
-import atexit
-import os
-import threading
-import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, Iterator
-from functools import partial
 from operator import length_hint
-from threading import get_ident
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from . import _native
+from ._aio_cluster import Server, drain, init, move, nodes, remove
+from ._driver import Driver, driver
 from ._log import BATCH_ENTRIES
 from ._native import Entry
 from ._types import Appended, Chain, Payload, Plan, Start, Tail, Timeout, Trimmed, VerifyReport
 from .errors import ClosedError, InvalidError
 
-__all__ = ["Log", "Reader", "Subscription", "create", "delete", "logs", "open"]
-
-_T = TypeVar("_T")
-
-# So many answers at a time, so that other tasks of the loop get their turn in between.
-_DRAIN_MAX = 4096
+__all__ = [
+    "Log",
+    "Reader",
+    "Server",
+    "Subscription",
+    "create",
+    "delete",
+    "drain",
+    "init",
+    "logs",
+    "move",
+    "nodes",
+    "open",
+    "remove",
+]
 
 
 class Log:
@@ -49,7 +54,7 @@ class Log:
 
     __slots__ = ("_driver", "_native")
 
-    def __init__(self, native: _native.Log, driver: _Driver) -> None:
+    def __init__(self, native: _native.Log, driver: Driver) -> None:
         self._native = native
         self._driver = driver
 
@@ -164,8 +169,9 @@ class Log:
     ) -> Chain:
         """Seals the active loglet and goes on in a new one, for example ``"local"``.
 
-        Appends under way are carried over, none twice. With ``if_version``, raises `ConflictError`
-        where the chain is at another version. When time runs out, or the task is cancelled, the
+        Appends under way are carried over, none twice. Raises `ConflictError` where
+        the chain is at another version than ``if_version``, or, if that is left out, than this handle saw
+        last: after a change by somebody else, read `chain` and decide again. When time runs out, or the task is cancelled, the
         reconfiguration may still complete: read `chain`.
         """
         return await self._driver.call(self._native.reconfig_extend(loglet, if_version, timeout))
@@ -230,7 +236,7 @@ class Reader(AsyncIterator[Entry]):
     __slots__ = ("_after", "_batch", "_closed", "_driver", "_fetch", "_last", "_native", "_timeout")
 
     def __init__(
-        self, native: _native.Reader | None, driver: _Driver, timeout: float | None
+        self, native: _native.Reader | None, driver: Driver, timeout: float | None
     ) -> None:
         self._native = native
         self._driver = driver
@@ -336,7 +342,7 @@ class Subscription(Reader):
     __slots__ = ("_starting",)
 
     def __init__(
-        self, starting: asyncio.Future[_native.Reader], driver: _Driver, timeout: float | None
+        self, starting: asyncio.Future[_native.Reader], driver: Driver, timeout: float | None
     ) -> None:
         super().__init__(None, driver, timeout)
         self._starting = starting
@@ -387,8 +393,8 @@ class _Opening:
         self._log: Log | None = None
 
     async def _open(self) -> Log:
-        driver = _driver()
-        return Log(await driver.call(_native.open(*self._arguments)), driver)
+        mine = driver()
+        return Log(await mine.call(_native.open(*self._arguments)), mine)
 
     def __await__(self) -> Generator[Any, None, Log]:
         return self._open().__await__()
@@ -427,127 +433,14 @@ def open(
 
 async def create(url: str, *, loglet: str | None = None, timeout: Timeout = ...) -> None:
     """Creates the log that ``url`` names; `ConflictError` if there is one."""
-    await _driver().call(_native.create(url, loglet, timeout))
+    await driver().call(_native.create(url, loglet, timeout))
 
 
 async def delete(url: str, *, timeout: Timeout = ...) -> None:
     """Deletes a log and all its entries; `NotFoundError` if there is none."""
-    await _driver().call(_native.delete(url, timeout))
+    await driver().call(_native.delete(url, timeout))
 
 
 async def logs(url: str, *, timeout: Timeout = ...) -> list[str]:
     """The names of the logs in a store (a URL that ends in ``/``), sorted."""
-    return await _driver().call(_native.logs(url, timeout))
-
-
-class _Driver:
-    """One event loop's completion queue, and the futures that wait for it.
-
-    Only the loop's own thread touches it. Tags are never used again, so an answer to a future that
-    was cancelled meanwhile is simply dropped.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._queue = _native.Queue(False)
-        self._futures: dict[int, asyncio.Future[Any]] = {}
-        self._thread = get_ident()
-        self.generation = _native.generation()
-        try:
-            loop.add_reader(self._queue.fileno(), self._drain)
-        except NotImplementedError:
-            # Loops that watch no descriptors, such as Windows' proactor: a thread waits instead.
-            self._queue = _native.Queue(True)
-            threading.Thread(target=self._watch, name="virtuallog-drain", daemon=True).start()
-
-    def call(self, op: _native.Op[_T]) -> asyncio.Future[_T]:
-        """Hands an operation to the queue; cancelling the future drops it."""
-        future: asyncio.Future[_T] = self._own_loop().create_future()
-        tag = self._queue.submit(op)
-        self._futures[tag] = future
-        future.add_done_callback(partial(self._forget, tag))
-        return future
-
-    def append(
-        self, log: _native.Log, payload: Payload, timeout: Timeout
-    ) -> asyncio.Future[int]:
-        """Submits an append; cancelling the future changes nothing."""
-        future: asyncio.Future[int] = self._own_loop().create_future()
-        self._futures[self._queue.append(log, payload, timeout)] = future
-        return future
-
-    def close(self) -> None:
-        """Drops what is under way: the loop is gone, or the interpreter is about to be."""
-        self._queue.close()
-        self._futures.clear()
-
-    def _own_loop(self) -> asyncio.AbstractEventLoop:
-        # `asyncio.get_running_loop` costs a system call before Python 3.12. A loop that runs, and runs
-        # on this thread, is the same thing. In a child of `fork` the queue itself refuses.
-        if self._thread == get_ident() and self._loop.is_running():
-            return self._loop
-        if self.generation != _native.generation():
-            raise ClosedError("this handle was made before a fork: open another in this process")
-        if asyncio.get_running_loop() is not self._loop:
-            raise InvalidError("this log belongs to another event loop: open it again in this one")
-        self._thread = get_ident()  # The loop runs on another thread than before.
-        return self._loop
-
-    def _drain(self) -> None:
-        outcomes, more = self._queue.drain(_DRAIN_MAX)
-        take = self._futures.pop
-        for tag, succeeded, outcome in outcomes:
-            future = take(tag, None)
-            if future is None or future.done():
-                continue
-            if succeeded:
-                future.set_result(outcome)
-            else:
-                future.set_exception(outcome)
-        if more:
-            self._loop.call_soon(self._drain)
-
-    def _forget(self, tag: int, future: asyncio.Future[Any]) -> None:
-        if future.cancelled() and self._futures.pop(tag, None) is not None:
-            self._queue.cancel(tag)
-
-    def _watch(self) -> None:
-        while self._queue.wait():
-            try:
-                self._loop.call_soon_threadsafe(self._drain)
-            except RuntimeError:
-                return  # The loop was closed.
-
-
-_drivers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Driver] = (
-    weakref.WeakKeyDictionary()
-)
-_drivers_lock = threading.Lock()
-
-
-def _driver() -> _Driver:
-    """The running loop's driver."""
-    loop = asyncio.get_running_loop()
-    with _drivers_lock:
-        driver = _drivers.get(loop)
-        if driver is None or driver.generation != _native.generation():
-            _close_drivers(of_closed_loops_only=True)
-            driver = _drivers[loop] = _Driver(loop)
-    return driver
-
-
-def _close_drivers(*, of_closed_loops_only: bool = False) -> None:
-    for loop, driver in list(_drivers.items()):
-        if loop.is_closed() or not of_closed_loops_only:
-            driver.close()
-            _drivers.pop(loop, None)
-
-
-# A fork may happen while another thread holds the lock: the child gets one of its own.
-def _after_fork_in_child() -> None:
-    global _drivers_lock
-    _drivers_lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
-atexit.register(_close_drivers)
+    return await driver().call(_native.logs(url, timeout))
