@@ -11,8 +11,8 @@ export PYO3_PYTHON := $(CURDIR)/$(PY)
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 14
 
-demo: ## a real file through a durable log whose engine is swapped meanwhile, and proof that nothing is lost
-	@echo "make demo: about 20 seconds, and 4 minutes more the first time, to build"
+demo: ## a log from a disk to a cluster and back under load, a server killed meanwhile, and proof that nothing is lost
+	@echo "make demo: about 30 seconds, and 7 minutes more the first time, to build"
 	@.ci/setup
 	@echo "building"
 	@cargo build --quiet --release -p virtuallog-server

@@ -31,8 +31,26 @@ pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two looks for nodes that are not to be reached.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// Those of this process, so that a thousand logs of one cluster do not need as many connections.
-static NETS: Mutex<Vec<(runtime::Id, Weak<Net>)>> = Mutex::new(Vec::new());
+type Nets = Mutex<Vec<(runtime::Id, Weak<Net>)>>;
+
+/// Those of this process's clients, so that a thousand logs of one cluster do not need as many
+/// connections.
+static CLIENTS: Nets = Mutex::new(Vec::new());
+/// Those of this process's servers.
+static SERVERS: Nets = Mutex::new(Vec::new());
+
+/// After a fork the lock may be held for ever by a thread that is not there: then nothing is shared.
+fn find(nets: &Nets, fits: impl Fn(&runtime::Id, &Net) -> bool) -> Option<Arc<Net>> {
+    let nets = nets.try_lock().ok()?;
+    nets.iter().find_map(|(id, net)| net.upgrade().filter(|net| fits(id, net)))
+}
+
+fn keep(nets: &Nets, net: &Arc<Net>) {
+    if let Ok(mut nets) = nets.try_lock() {
+        nets.retain(|(_, net)| net.strong_count() > 0);
+        nets.push((Handle::current().id(), Arc::downgrade(net)));
+    }
+}
 
 /// A node's number and the identity of its disk.
 pub(crate) type MemberId = (u32, u128);
@@ -97,37 +115,35 @@ impl Net {
     }
 
     /// Reaches a cluster through any of these addresses. All of this process who run on the same
-    /// runtime share their links, and those of the cluster's node in this process, if there is one.
+    /// runtime share their links. A node of the cluster in this process is asked without a connection.
     ///
     /// # Errors
     /// As [`connect`](Self::connect).
     pub(crate) async fn shared(seeds: Vec<String>) -> Result<Arc<Net>> {
         let runtime = Handle::current().id();
-        let find = |fits: &dyn Fn(&Net) -> bool| {
-            let mut nets = NETS.lock().unwrap_or_else(PoisonError::into_inner);
-            nets.retain(|(_, net)| net.strong_count() > 0);
-            let here = nets.iter().filter(|(id, _)| *id == runtime);
-            here.filter_map(|(_, net)| net.upgrade()).find(|net| fits(net))
-        };
-        if let Some(net) = find(&|net| net.seeds == seeds && net.cluster.load().id.is_some()) {
+        let known = find(&CLIENTS, |id, net| *id == runtime && net.seeds == seeds);
+        if let Some(net) = known {
             return Ok(net);
         }
         let net = Net::connect(seeds).await?;
         let id = net.cluster.load().id;
-        if let Some(local) = find(&|net| {
-            net.local.get().is_some_and(|(_, link)| link.is_alive())
-                && net.cluster.load().id == id
-        }) {
-            return Ok(local);
+        let here = |net: &Net| {
+            net.local
+                .get()
+                .filter(|(_, link)| link.is_alive() && net.cluster.load().id == id)
+                .cloned()
+        };
+        if let Some(local) = find(&SERVERS, |_, net| here(net).is_some()).and_then(|net| here(&net))
+        {
+            let _ = net.local.set(local);
         }
-        net.share();
+        keep(&CLIENTS, &net);
         Ok(net)
     }
 
-    /// Lets others of this process and runtime find it.
+    /// Lets clients in this process find the server that this is of.
     pub(crate) fn share(self: &Arc<Self>) {
-        let mut nets = NETS.lock().unwrap_or_else(PoisonError::into_inner);
-        nets.push((Handle::current().id(), Arc::downgrade(self)));
+        keep(&SERVERS, self);
     }
 
     /// Reaches a cluster through any of these addresses.

@@ -119,17 +119,10 @@ pub trait Loglet: Send + Sync + fmt::Debug {
     fn append(&self, batch: Batch, ack: Ack);
 
     /// As [`append`](Self::append), for a caller that has a thread to lend: may write and sync on
-    /// it, which saves two thread hand-overs. Returns after `ack` was answered.
+    /// it, which saves two thread hand-overs. Blocks on nothing else, so that the caller's deadline
+    /// holds: what has to wait for others is answered later, as by `append`.
     fn append_blocking(&self, batch: Batch, ack: Ack) {
-        let (done, wait) = std::sync::mpsc::sync_channel(1);
-        self.append(
-            batch,
-            Ack::new(move |outcome| {
-                ack.complete(outcome);
-                let _ = done.send(());
-            }),
-        );
-        let _ = wait.recv();
+        self.append(batch, ack);
     }
 
     /// The first unwritten position, and whether the loglet is sealed (L4 to L6, L8).

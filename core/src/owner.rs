@@ -161,7 +161,7 @@ async fn meta(metastore: &dyn MetaStore, request: Request) -> Reply {
         Request::MetaGet(get) => {
             metastore.get(&get.name).await.map(|found| register(found.value, found.version))
         }
-        Request::MetaPut(MetaPut { name, value, expected }) => {
+        Request::MetaPut(MetaPut { name, value, expected, .. }) => {
             metastore.put_if(&name, value, expected).await.map(|version| register(None, version))
         }
         Request::MetaWatch(MetaWatch { name, after }) => {

@@ -244,10 +244,13 @@ fn parse_cluster(rest: &str) -> Result<(Location, Option<String>), Error> {
                         store";
     let Some((hosts, name)) = rest.strip_prefix("//").and_then(|rest| rest.split_once('/')) else {
         let shown = excerpt(rest);
-        return Err(Error::invalid(format!("`virtuallog:{shown}` names no log of a cluster: {FORM}")));
+        return Err(Error::invalid(format!(
+            "`virtuallog:{shown}` names no log of a cluster: {FORM}"
+        )));
     };
     if name.contains('/') {
-        let message = format!("a cluster has no directories: `{}` is no name: {FORM}", excerpt(name));
+        let message =
+            format!("a cluster has no directories: `{}` is no name: {FORM}", excerpt(name));
         return Err(Error::invalid(message));
     }
     let hosts = hosts.split(',').map(parse_host).collect::<Result<Vec<_>, _>>()?;

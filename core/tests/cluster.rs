@@ -3,134 +3,13 @@
 //! Numbers in names are those of the list of tests for NativeLoglet and reconfiguration; the others of
 //! that list are beside the pure cores and the store.
 
-use std::path::PathBuf;
-use std::time::Duration;
+mod servers;
 
-use tempfile::TempDir;
 use virtuallog::server::{self, Roles, Server, ServerConfig};
 use virtuallog::testing::Rng;
 use virtuallog::{ErrorCode, LogPos, VirtualLog};
 
-/// Far more than anything here takes; only a hang meets it.
-const HANG: Duration = Duration::from_secs(60);
-
-/// Servers on a runtime of their own, so that clients reach them over sockets and not inside the
-/// process.
-struct Cluster {
-    servers: Vec<Option<Server>>,
-    dirs: Vec<TempDir>,
-    /// Where each listens, once that is settled.
-    addresses: Vec<String>,
-    runtime: Option<tokio::runtime::Runtime>,
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        self.servers.clear();
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
-fn config(dir: PathBuf) -> ServerConfig {
-    ServerConfig {
-        data: dir,
-        listen: "127.0.0.1:0".into(),
-        heartbeat: Duration::from_millis(50),
-        suspect_after: Duration::from_millis(1000),
-        ..ServerConfig::default()
-    }
-}
-
-impl Cluster {
-    async fn start(count: usize) -> Cluster {
-        let dirs: Vec<_> = (0..count).map(|_| tempfile::tempdir().expect("a directory")).collect();
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-        let runtime = Some(runtime.expect("a runtime"));
-        let servers = (0..count).map(|_| None).collect();
-        let mut cluster = Cluster { servers, dirs, addresses: Vec::new(), runtime };
-        for at in 0..count {
-            cluster.launch(at).await;
-        }
-        let servers = cluster.servers.iter().flatten();
-        let addresses: Vec<String> = servers.map(Server::address).collect();
-        server::init(&addresses).await.expect("a cluster");
-        cluster.addresses = addresses;
-        for at in 0..count {
-            cluster.ready(at).await;
-        }
-        cluster
-    }
-
-    async fn launch(&mut self, at: usize) {
-        let mut config = config(self.dirs[at].path().join("data"));
-        if let Some(address) = self.addresses.get(at) {
-            config.listen.clone_from(address);
-        }
-        let runtime = self.runtime.as_ref().expect("it runs");
-        let started = runtime.spawn(Server::start(config)).await.expect("no panic");
-        self.servers[at] = Some(started.expect("a server"));
-    }
-
-    async fn ready(&self, at: usize) {
-        let server = self.servers[at].as_ref().expect("it runs");
-        let ready = tokio::time::timeout(HANG, server.ready()).await;
-        ready.expect("in time").expect("it votes");
-    }
-
-    /// Stops a server as it stands: nothing is moved elsewhere first.
-    async fn stop(&mut self, at: usize) {
-        let server = self.servers[at].take().expect("it runs");
-        let runtime = self.runtime.as_ref().expect("it runs");
-        runtime.spawn(server.close()).await.expect("no panic").expect("closed");
-    }
-
-    async fn restart(&mut self, at: usize) {
-        self.launch(at).await;
-        self.ready(at).await;
-    }
-
-    fn url(&self, name: &str) -> String {
-        let hosts: Vec<_> = self.servers.iter().flatten().map(Server::address).collect();
-        format!("virtuallog://{}/{name}", hosts.join(","))
-    }
-
-    async fn open(&self, name: &str) -> VirtualLog {
-        VirtualLog::open(&self.url(name)).await.expect("a log")
-    }
-
-    /// The index of the server that sequences the log's open segment.
-    async fn sequencer(&self, name: &str) -> usize {
-        let status = server::status(&self.url(name)).await.expect("a status");
-        let (_, active) = status.last().expect("a segment");
-        active.as_ref().expect("native").sequencer as usize - 1
-    }
-}
-
-/// Appends numbers from `from` on, one after the other, and checks where they come.
-async fn append_numbers(log: &VirtualLog, numbers: std::ops::Range<u64>) {
-    for at in numbers {
-        let appended = tokio::time::timeout(HANG, log.append(format!("{at}"))).await;
-        assert_eq!(appended.expect("in time").expect("an append"), LogPos(at));
-    }
-}
-
-/// The log holds the numbers, each once and in order.
-async fn assert_numbers(log: &VirtualLog, count: u64) {
-    let all = tokio::time::timeout(HANG, read_all(log)).await.expect("in time");
-    let expected: Vec<_> = (0..count).map(|at| format!("{at}").into_bytes()).collect();
-    assert_eq!(all, expected);
-}
-
-async fn read_all(log: &VirtualLog) -> Vec<Vec<u8>> {
-    let mut reader = log.read(LogPos(0), None).await.expect("a reader");
-    let mut all = Vec::new();
-    while let Some(entry) = reader.next().await.expect("an entry") {
-        all.push(entry.payload.to_vec());
-    }
-    all
-}
+use self::servers::{Cluster, HANG, append_numbers, assert_numbers, config, read_all};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn t1_t3_one_client_on_one_three_and_five_nodes() {

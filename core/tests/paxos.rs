@@ -207,6 +207,11 @@ impl Anywhere {
     }
 }
 
+/// Waits until a server that joins was told of its cluster: a majority knows that it does, and tells.
+async fn told(node: &PaxosNode) {
+    node.applied().wait_for(|applied| *applied > 0).await.expect("it runs");
+}
+
 static NONCE: AtomicUsize = AtomicUsize::new(1);
 
 #[async_trait::async_trait]
@@ -327,12 +332,12 @@ async fn members_are_replaced_until_none_of_the_first_is_left() {
         asked.await.expect("replaced");
         net.stop(leaves).await;
         let next = &cluster.nodes[leaves as usize];
-        // A majority knows, and tells the others.
-        next.applied().wait_for(|applied| *applied > 0).await.expect("it runs");
+        told(next).await;
         let now = next.get("a").await.expect("read");
         let put = next.put_if("a", text(&format!("without {leaves}")), now.version).await;
         assert_eq!(put.expect("written"), now.version + 1);
     }
+    told(&cluster.nodes[5]).await;
     let last = cluster.nodes[5].get("a").await.expect("read");
     assert_eq!(last.value, text("without 3"));
     assert_eq!(cluster.nodes[5].members(), [4, 5, 6].map(member));

@@ -77,6 +77,7 @@ impl Relocation {
 }
 
 /// Starts a server.
+#[expect(clippy::too_many_arguments, reason = "as many as Python's own function has")]
 #[pyfunction]
 pub(crate) fn serve(
     data: PathBuf,

@@ -340,7 +340,7 @@ fn wrong_urls_say_what_to_write() {
 }
 
 #[test]
-fn a_second_writer_is_told_who_holds_the_store() {
+fn a_second_writer_writes_through_the_one_that_holds_the_store() {
     let store = Store::with_entries("one\n");
     let mut follower = store.start("tail", &["--follow"]);
     assert_eq!(follower.line(), "one");
@@ -348,10 +348,12 @@ fn a_second_writer_is_told_who_holds_the_store() {
     writeln!(owner.stdin(), "two").expect("the owner reads");
     // Once its entry is there the owner surely holds the store.
     assert_eq!(follower.line(), "two");
-    let pid = owner.child.id().to_string();
-    store.feed("append", &[], b"three\n").error(1, "LOCKED", &pid);
-    store.run("reconfigure", &["--to", "local"]).error(1, "LOCKED", &pid);
-    assert_eq!(store.run("read", &[]).text(), "one\ntwo\n");
+    assert_eq!(store.feed("append", &[], b"three\n").json()["first"], 2);
+    store.run("reconfigure", &["--to", "local"]).json();
+    writeln!(owner.stdin(), "four").expect("the owner reads");
+    assert_eq!(follower.line(), "three");
+    assert_eq!(follower.line(), "four");
+    assert_eq!(store.run("read", &[]).text(), "one\ntwo\nthree\nfour\n");
 }
 
 #[test]

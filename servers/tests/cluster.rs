@@ -207,7 +207,7 @@ fn the_same_directory_brings_the_same_cluster_back() {
     dev.feed("append", &[], &numbers(0..10)).json();
     let (url, mut before) = (dev.url("log"), dev.connections());
     dev.end();
-    assert!(before.iter_mut().all(|node| ended(node)), "its nodes ended with it");
+    assert!(before.iter_mut().all(ended), "its nodes ended with it");
 
     let dev = Dev::in_dir(dir.path());
     assert_eq!(dev.url("log"), url);
@@ -219,7 +219,7 @@ fn the_same_directory_brings_the_same_cluster_back() {
     // Killed, it cannot end its nodes: the system does.
     let mut connections = dev.connections();
     drop(dev);
-    assert!(connections.iter_mut().all(|node| ended(node)), "its nodes ended with it");
+    assert!(connections.iter_mut().all(ended), "its nodes ended with it");
     let dev = Dev::in_dir(dir.path());
     assert_eq!(dev.run("read", &[]).text(), numbers(0..20));
     dev.end();

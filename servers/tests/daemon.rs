@@ -111,11 +111,11 @@ fn it_says_when_it_is_up_and_ends_in_order() {
         assert_eq!(daemon.wait().code(), Some(0));
         let mut log = String::new();
         daemon.errors.as_mut().expect("piped").read_to_string(&mut log).expect("text");
-        let messages = log.lines().map(|line| {
+        let mut messages = log.lines().map(|line| {
             let line: Value = serde_json::from_str(line).expect("JSON");
             line["message"].as_str().expect("a message").to_owned()
         });
-        assert_eq!(messages.last().as_deref(), Some("closed"), "{log}");
+        assert_eq!(messages.next_back().as_deref(), Some("closed"), "{log}");
     }
     let mut told =
         virtuallogd(&["--data", data.to_str().expect("text"), "--listen", "127.0.0.1:0"]);

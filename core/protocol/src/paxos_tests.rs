@@ -1,4 +1,4 @@
-//! Paxos, piece by piece; how the pieces work together is in `tests/paxos_model.rs`.
+//! Paxos, piece by piece; how the pieces work together is in `tests/paxos_model/`.
 
 use std::collections::BTreeMap;
 

@@ -69,7 +69,8 @@ impl MetaStore for GuestMetaStore {
         value: Option<Bytes>,
         expected: Version,
     ) -> Result<Version, MetaError> {
-        let put = MetaPut { name: name.to_owned(), value: value.clone(), expected };
+        let nonce = crate::env::random_u128().into();
+        let put = MetaPut { name: name.to_owned(), value: value.clone(), expected, nonce };
         match self.ask(Request::MetaPut(put)).await? {
             (Reply::Register(register), _) => Ok(register.version),
             (Reply::Conflict(register), lost) => {

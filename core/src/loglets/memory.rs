@@ -136,10 +136,6 @@ impl Loglet for MemoryLoglet {
         ack.complete(outcome);
     }
 
-    fn append_blocking(&self, batch: Batch, ack: Ack) {
-        self.append(batch, ack);
-    }
-
     async fn check_tail(&self) -> Result<Tail<LogletPos>, LogletError> {
         let state = self.live()?;
         Ok(Tail { position: state.tail(), sealed: state.sealed })

@@ -112,7 +112,8 @@ impl MetaStore for RemoteMetaStore {
         value: Option<Bytes>,
         expected: Version,
     ) -> Result<Version, MetaError> {
-        let put = MetaPut { name: name.to_owned(), value: value.clone(), expected };
+        let nonce = crate::env::random_u128().into();
+        let put = MetaPut { name: name.to_owned(), value: value.clone(), expected, nonce };
         let answer = self.ask(&Request::MetaPut(put)).await;
         match answer {
             Ok((Reply::Register(register), _)) => Ok(register.version),

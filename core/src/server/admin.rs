@@ -5,12 +5,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_core::future::BoxFuture;
 use prost::Message;
+use tokio::time::Instant;
 use virtuallog_protocol::paxos::{Member as PaxosMember, Register as PaxosRegister};
-use virtuallog_protocol::{LogletId, Segment};
+use virtuallog_protocol::{LogId, LogletId, Segment};
 
 use super::Roles;
 use super::health::Health;
@@ -28,12 +30,16 @@ use crate::storage::{Identity, RealDisk};
 use crate::url::{Location, LogUrl, RESERVED_NAME};
 use crate::virtuallog::VirtualLog;
 use crate::wire::messages::{
-    Cluster, Init, Loglet, LogletParams, Node as NodeRow, NodeNumber, Nothing, Reply, Request,
+    Cluster, FailureKind, Init, Loglet, LogletParams, Node as NodeRow, NodeNumber, Nothing, Reply,
+    Request,
 };
 use crate::wire::transport::{Lane, ask};
 
 /// Most nodes that hold the MetaStore of a new cluster.
 const METASTORE_NODES_MAX: usize = 5;
+/// How long a new cluster's nodes may take until they vote, and between two looks.
+const VOTE_TIMEOUT: Duration = Duration::from_secs(10);
+const VOTE_PAUSE: Duration = Duration::from_millis(20);
 /// The directory of the MetaStore's part in a node's directory.
 const PAXOS_DIR: &str = "paxos";
 /// The copy of the cluster's list in a node's directory.
@@ -65,7 +71,7 @@ pub(super) async fn begin(node: &Arc<Node>) -> Result<()> {
         if let Some(cluster) = load_cluster(node)? {
             node.net.learn(&cluster);
         }
-        activate(node, identity, None).await?;
+        activate(node, identity, None, true).await?;
         return Ok(());
     }
     if node.config.join.is_empty() {
@@ -78,7 +84,7 @@ pub(super) async fn begin(node: &Arc<Node>) -> Result<()> {
             save_cluster(node, &cluster)?;
             let identity = Identity { cluster: id, node: cluster.me };
             node.storage.set_identity(identity)?;
-            activate(node, identity, None).await
+            activate(node, identity, None, false).await
         }
         Ok((Reply::Failure(failure), _)) => Err(failure.error()),
         Ok(_) => Err(unexpected()),
@@ -87,7 +93,12 @@ pub(super) async fn begin(node: &Arc<Node>) -> Result<()> {
 }
 
 /// Takes up the roles. `first`: the cluster that this node, as the first one, begins.
-async fn activate(node: &Arc<Node>, identity: Identity, first: Option<Cluster>) -> Result<()> {
+async fn activate(
+    node: &Arc<Node>,
+    identity: Identity,
+    first: Option<Cluster>,
+    restarted: bool,
+) -> Result<()> {
     let me: MemberId = (identity.node, node.storage.storage_id());
     let paxos = match node.config.roles.metastore {
         false => None,
@@ -115,6 +126,11 @@ async fn activate(node: &Arc<Node>, identity: Identity, first: Option<Cluster>) 
         let registers = [(RESERVED_NAME.to_owned(), register)].into();
         paxos.init(identity.cluster, members.collect(), registers).await?;
     }
+    // A fresh member is taught by the others, and it may vote then; one that was a member before may
+    // not: it has forgotten what it promised.
+    let listed = node.net.cluster().metastore.contains(&identity.node);
+    let blank = paxos.as_ref().is_some_and(|paxos| paxos.registers().applied() == 0);
+    let lost_registers = restarted && listed && blank;
     let health = Health::new(
         me,
         node.life().process.into(),
@@ -122,7 +138,7 @@ async fn activate(node: &Arc<Node>, identity: Identity, first: Option<Cluster>) 
         node.config.heartbeat,
         node.config.suspect_after,
     );
-    node.activate(Active { me, cluster: identity.cluster, health, paxos });
+    node.activate(Active { me, cluster: identity.cluster, health, paxos, lost_registers });
     Ok(())
 }
 
@@ -153,7 +169,7 @@ pub(super) async fn initialise(node: &Arc<Node>, init: Init) -> Result<Reply> {
     if node.active().is_none() {
         node.net.learn(&cluster);
         let first = cluster.metastore.iter().min() == Some(&init.node);
-        activate(node, identity, first.then_some(cluster)).await?;
+        activate(node, identity, first.then_some(cluster), false).await?;
     }
     Ok(done())
 }
@@ -398,7 +414,33 @@ pub async fn init(addresses: &[String]) -> Result<ClusterInfo> {
         );
         return Err(Error::new(ErrorCode::Conflict, message));
     }
+    for address in &addresses {
+        wait_for_vote(&net, address).await?;
+    }
     Ok(info(&cluster))
+}
+
+/// Waits until a new node votes: until then nothing can be placed on it.
+async fn wait_for_vote(net: &Net, address: &str) -> Result<()> {
+    let nothing = LogletId { log: LogId(0), segment: 0 };
+    let begun = Instant::now();
+    loop {
+        let link = net.link_to(address);
+        let request = Request::GetTail(Loglet { loglet: nothing.into() });
+        match limited(ask(&*link, request, Bytes::new())).await {
+            // Who votes knows that there is no such loglet.
+            Ok((Reply::Failure(failure), _)) if failure.kind() == FailureKind::Unknown => {
+                return Ok(());
+            }
+            _ if begun.elapsed() > VOTE_TIMEOUT => {
+                let message = format!(
+                    "the cluster was made, and {address} does not take part yet: see its log"
+                );
+                return Err(Error::new(ErrorCode::Unavailable, message));
+            }
+            _ => tokio::time::sleep(VOTE_PAUSE).await,
+        }
+    }
 }
 
 fn plan(addresses: &[String], found: &[Cluster]) -> Result<Cluster> {

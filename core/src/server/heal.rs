@@ -81,7 +81,7 @@ async fn vote(active: &Active) {
     let mut changed = active.health.changed.subscribe();
     loop {
         if let Some(paxos) = &active.paxos {
-            paxos.set_voting(active.health.votes());
+            paxos.set_voting(active.health.votes() && !active.lost_registers);
         }
         if changed.changed().await.is_err() {
             return;

@@ -63,6 +63,8 @@ struct Peer {
     alive: bool,
     /// The process that answered last.
     process: Option<u128>,
+    /// Whether it said that it votes.
+    votes: bool,
 }
 
 impl Health {
@@ -105,6 +107,14 @@ impl Health {
     /// Whether a node was heard of lately. Nobody is dead before there was time to hear of him.
     pub(crate) fn is_alive(&self, member: MemberId) -> bool {
         member == self.me || self.state().peers.get(&member).is_none_or(|peer| peer.alive)
+    }
+
+    /// Whether something new can be placed on a node: it is alive, and votes.
+    pub(crate) fn is_ready(&self, member: MemberId) -> bool {
+        match member == self.me {
+            true => self.votes(),
+            false => self.state().peers.get(&member).is_some_and(|peer| peer.alive && peer.votes),
+        }
     }
 
     /// The process of a node that answered last.
@@ -201,6 +211,7 @@ impl Health {
                 self.confirm(member, announcing, pong.generation);
                 if let Some(peer) = self.state().peers.get_mut(&member) {
                     peer.process = Some(pong.life.process.into());
+                    peer.votes = pong.votes;
                 }
                 Some(true)
             }
@@ -219,7 +230,8 @@ impl Health {
 
     fn heard(&self, member: MemberId, now: bool) {
         let mut state = self.state();
-        let peer = state.peers.entry(member).or_insert(Peer { alive: now, process: None });
+        let peer =
+            state.peers.entry(member).or_insert(Peer { alive: now, process: None, votes: false });
         let was = std::mem::replace(&mut peer.alive, now);
         drop(state);
         if was != now {

@@ -298,6 +298,9 @@ impl Server {
             std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         tasks.shutdown().await;
         self.node.net.close();
+        if let Some(paxos) = self.node.active().and_then(|active| active.paxos.as_ref()) {
+            paxos.close().await;
+        }
         let storage = self.node.storage.clone();
         let closed = tokio::task::spawn_blocking(move || storage.close()).await;
         closed.unwrap_or_else(|error| {
@@ -311,6 +314,10 @@ impl Server {
         let mut forgot = self.node.active().map(|active| active.health.forgot.subscribe());
         loop {
             if let Some(error) = self.node.storage.failure() {
+                return error;
+            }
+            let paxos = self.node.active().and_then(|active| active.paxos.as_ref());
+            if let Some(error) = paxos.and_then(crate::metastores::paxos::PaxosNode::failed) {
                 return error;
             }
             if let Some(error) = forgot.as_mut().and_then(|f| f.borrow_and_update().clone()) {

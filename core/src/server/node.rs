@@ -75,6 +75,8 @@ pub(crate) struct Active {
     pub(crate) cluster: u128,
     pub(crate) health: Arc<Health>,
     pub(crate) paxos: Option<PaxosNode>,
+    /// It holds the MetaStore, says the copy of the cluster's list, and its part of that is gone.
+    pub(crate) lost_registers: bool,
 }
 
 impl Node {
@@ -175,7 +177,7 @@ impl Node {
                 Candidate {
                     member: node.member(),
                     zone: node.zone.clone(),
-                    alive: active.health.is_alive(node.member()),
+                    alive: active.health.is_ready(node.member()),
                     draining,
                     holds: roles.log,
                     sequences: roles.sequencer,
@@ -235,8 +237,8 @@ impl Node {
                 Request::MetaGet(get) => {
                     paxos.get(&get.name).await.map(|value| Reply::Register(value.into()))
                 }
-                Request::MetaPut(MetaPut { name, value, expected }) => {
-                    paxos.put_if(&name, value, expected).await.map(|version| {
+                Request::MetaPut(MetaPut { name, value, expected, nonce }) => {
+                    paxos.put(&name, value, expected, nonce.into()).await.map(|version| {
                         Reply::Register(crate::metastore::Versioned { value: None, version }.into())
                     })
                 }

@@ -157,9 +157,8 @@ impl Sequencers {
 
     /// Loglets of a log are dead: so are their sequencers.
     pub(crate) fn retire(&self, log: LogId, live: &[u32], bound: u32) {
-        let dead = |id: &LogletId| {
-            id.log == log && id.segment < bound && !live.contains(&id.segment)
-        };
+        let dead =
+            |id: &LogletId| id.log == log && id.segment < bound && !live.contains(&id.segment);
         let mut drivers = self.drivers.write().unwrap_or_else(PoisonError::into_inner);
         let gone: Vec<_> = drivers.extract_if(|id, _| dead(id)).collect();
         drop(drivers);

@@ -86,7 +86,12 @@ fn a_message_of_a_later_version_is_refused_and_not_guessed() {
 /// What a fuzzer would mutate: frames of every shape.
 fn seeds() -> Vec<BytesMut> {
     let store = Store { loglet: id(), first: 1, known_tail: u64::MAX };
-    let put = MetaPut { name: "n".into(), value: Some(Bytes::from_static(b"v")), expected: 3 };
+    let put = MetaPut {
+        name: "n".into(),
+        value: Some(Bytes::from_static(b"v")),
+        expected: 3,
+        nonce: 9.into(),
+    };
     let tail = LocalTail { tail: 1, sealed: true, known_tail: 2, trim: 3 };
     let failure = Failure::refused(&Error::invalid("no"));
     let body = put_batches(&[batch(b"x")]);

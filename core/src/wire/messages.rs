@@ -385,6 +385,9 @@ pub(crate) struct MetaPut {
     pub(crate) value: Option<Bytes>,
     #[prost(uint64, tag = "3")]
     pub(crate) expected: u64,
+    /// The same when it is asked for again, because its answer was lost.
+    #[prost(message, required, tag = "4")]
+    pub(crate) nonce: Bits,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -352,8 +352,7 @@ impl Quorum {
     fn too_few(&self, unknown: usize, why: Option<LogletError>) -> LogletError {
         match unknown >= self.majority() {
             true => LogletError::Unknown(self.id),
-            false => why
-                .unwrap_or_else(|| LogletError::Unavailable("too few nodes answer".into())),
+            false => why.unwrap_or_else(|| LogletError::Unavailable("too few nodes answer".into())),
         }
     }
 

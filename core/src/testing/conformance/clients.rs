@@ -157,8 +157,8 @@ async fn append_all(scene: Arc<Scene>, writer: u64, mut rng: Rng) -> Verdict {
             append_on_a_thread(scene.loglet.clone(), batch, ack).await?;
         } else {
             scene.loglet.append(batch, ack);
-            in_flight.push_back(answer);
         }
+        in_flight.push_back(answer);
         while in_flight.len() >= WINDOW {
             let answer = in_flight.pop_front().expect("not empty");
             answer.await.map_err(|_| "an append was never answered")?;

@@ -1,8 +1,5 @@
 //! What seals, sequence order and waits promise, one client at a time.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use virtuallog_protocol::{LogletPos, Tail};
 
 use super::{Subject, Verdict, Writer, append, ensure, holds, read_all, said, submit};
@@ -171,19 +168,16 @@ pub async fn blocking_appends(subject: &Subject) -> Verdict {
         let (batch, loglet) = (writer.frame(round..round + 2), loglet.clone());
         let sent = batch.clone();
         let call = tokio::task::spawn_blocking(move || {
-            let (answered, outcome) = (Arc::new(AtomicBool::new(false)), Arc::default());
-            let (flag, slot) = (answered.clone(), Arc::clone(&outcome));
+            let (tell, told) = std::sync::mpsc::sync_channel(1);
             let ack = Ack::new(move |result| {
-                *std::sync::Mutex::lock(&slot).expect("no panic under this lock") = Some(result);
-                flag.store(true, Ordering::SeqCst);
+                let _ = tell.send(result);
             });
             loglet.append_blocking(sent, ack);
-            let given = answered.load(Ordering::SeqCst);
-            let outcome = outcome.lock().expect("no panic under this lock").take();
-            outcome.filter(|_: &Result<LogletPos, LogletError>| given)
+            // It may be answered later: only by then it has to be.
+            told.recv().ok()
         });
         match call.await.map_err(|e| e.to_string())? {
-            None => return Err("append_blocking returned before the answer".into()),
+            None => return Err("append_blocking was never answered".into()),
             Some(Ok(at)) if round < 3 => stored.push((at, batch)),
             Some(Err(LogletError::Sealed)) if round == 3 => {}
             Some(other) => return Err(format!("append_blocking number {round}: {other:?}")),
