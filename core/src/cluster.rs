@@ -133,7 +133,8 @@ impl Net {
                 .filter(|(_, link)| link.is_alive() && net.cluster.load().id == id)
                 .cloned()
         };
-        if let Some(local) = find(&SERVERS, |_, net| here(net).is_some()).and_then(|net| here(&net))
+        if let Some(local) = find(&SERVERS, |id, net| *id == runtime && here(net).is_some())
+            .and_then(|net| here(&net))
         {
             let _ = net.local.set(local);
         }
@@ -399,7 +400,7 @@ impl fmt::Debug for LocalLink {
 
 impl LocalLink {
     fn is_alive(&self) -> bool {
-        self.0.strong_count() > 0
+        self.0.upgrade().is_some_and(|handler| !handler.is_stopped())
     }
 
     fn handle(&self, packet: Packet, answer: Answer) -> Result<(), (Error, Answer)> {

@@ -271,6 +271,9 @@ pub(super) async fn set_draining(node: &Arc<Node>, number: u32) -> Result<Reply>
 /// Takes a node out of the cluster: first what it does, then its vote, then its row.
 pub(super) async fn dismiss(node: &Arc<Node>, number: u32) -> Result<Reply> {
     set_draining(node, number).await?;
+    if let Some(active) = node.active() {
+        active.health.settled().await;
+    }
     super::heal::replace_everywhere(node, number).await?;
     let cluster = node.net.cluster();
     if cluster.metastore.contains(&number) {

@@ -20,12 +20,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::cluster::{MemberId, Net};
 use crate::error::{Error, ErrorCode};
 use crate::storage::Storage;
 use crate::wire::messages::{Life, Member, Ping, Pong, Reply, Request, Seen};
 use crate::wire::transport::{Lane, NetError, ask};
+
+/// A node that came within this time is waited for before something is placed; between two looks.
+const YOUNG: Duration = Duration::from_secs(3);
+const SETTLE_PAUSE: Duration = Duration::from_millis(20);
 
 /// What this node knows of the others.
 #[derive(Debug)]
@@ -65,6 +70,8 @@ struct Peer {
     process: Option<u128>,
     /// Whether it said that it votes.
     votes: bool,
+    /// When it was found alive.
+    since: Instant,
 }
 
 impl Health {
@@ -107,6 +114,15 @@ impl Health {
     /// Whether a node was heard of lately. Nobody is dead before there was time to hear of him.
     pub(crate) fn is_alive(&self, member: MemberId) -> bool {
         member == self.me || self.state().peers.get(&member).is_none_or(|peer| peer.alive)
+    }
+
+    /// Waits, not for long, until those who came just now vote too: else they would be passed over.
+    pub(crate) async fn settled(&self) {
+        let young = |peer: &Peer| peer.alive && !peer.votes && peer.since.elapsed() < YOUNG;
+        while self.state().peers.values().any(young) {
+            self.look();
+            tokio::time::sleep(SETTLE_PAUSE).await;
+        }
     }
 
     /// Whether something new can be placed on a node: it is alive, and votes.
@@ -230,9 +246,16 @@ impl Health {
 
     fn heard(&self, member: MemberId, now: bool) {
         let mut state = self.state();
-        let peer =
-            state.peers.entry(member).or_insert(Peer { alive: now, process: None, votes: false });
+        let peer = state.peers.entry(member).or_insert(Peer {
+            alive: now,
+            process: None,
+            votes: false,
+            since: Instant::now(),
+        });
         let was = std::mem::replace(&mut peer.alive, now);
+        if now && !was {
+            peer.since = Instant::now();
+        }
         drop(state);
         if was != now {
             tracing::info!(node = member.0, alive = now, "a node changed");

@@ -170,7 +170,7 @@ impl fmt::Debug for Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.node.net.close();
+        self.node.stop();
     }
 }
 
@@ -297,7 +297,7 @@ impl Server {
         let mut tasks =
             std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         tasks.shutdown().await;
-        self.node.net.close();
+        self.node.stop();
         if let Some(paxos) = self.node.active().and_then(|active| active.paxos.as_ref()) {
             paxos.close().await;
         }

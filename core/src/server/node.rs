@@ -53,6 +53,8 @@ pub(crate) struct Node {
     pub(crate) activated: Notify,
     /// Nothing new is placed here.
     pub(crate) draining: AtomicBool,
+    /// The server was stopped: whoever still has a way to it inside the process is sent away.
+    stopped: AtomicBool,
     /// Processes of other nodes that are connected.
     callers: Mutex<HashMap<MemberId, Connected>>,
     /// How many loglets were given to each node to sequence, by this one.
@@ -98,6 +100,7 @@ impl Node {
             active: OnceLock::new(),
             activated: Notify::new(),
             draining: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
             callers: Mutex::default(),
             given: Mutex::default(),
         })
@@ -114,6 +117,13 @@ impl Node {
         if self.active.set(active).is_ok() {
             self.activated.notify_waiters();
         }
+    }
+
+    /// Answers nothing any more, and lets go of whoever waits for a sequencer.
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        self.net.close();
+        self.sequencers.stop();
     }
 
     fn this(&self) -> Arc<Node> {
@@ -335,6 +345,10 @@ impl Handler for Node {
 
     fn handle(&self, from: &Caller, request: Request, body: Bytes, answer: Answer) {
         let _ = from;
+        if self.is_stopped() {
+            let message = "the server was stopped";
+            return answer.refuse(&Error::new(ErrorCode::Closed, message));
+        }
         match request {
             Request::Describe(_) => return answer.reply(self.describe()),
             Request::Init(init) => {
@@ -371,10 +385,13 @@ impl Handler for Node {
                     tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(stopping()))
                 });
             }
-            Request::Place(asked) => match self.place(&asked) {
-                Ok(reply) => answer.reply(reply),
-                Err(error) => answer.refuse(&error),
-            },
+            Request::Place(asked) => {
+                let node = self.this();
+                self.spawn(answer, async move {
+                    node.active().expect("checked before").health.settled().await;
+                    node.place(&asked)
+                });
+            }
             Request::Suspect(suspect) => {
                 let active = self.active().expect("checked before");
                 active.health.look();
@@ -399,6 +416,10 @@ impl Handler for Node {
             }
             request => self.data(request, body, answer),
         }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
     }
 
     fn gone(&self, from: &Caller) {

@@ -155,6 +155,13 @@ impl Sequencers {
         self.drivers.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 
+    /// Whoever waits for a sequencer of this node is told that nobody knows what became of it.
+    pub(crate) fn stop(&self) {
+        let gone =
+            std::mem::take(&mut *self.drivers.write().unwrap_or_else(PoisonError::into_inner));
+        drop(gone);
+    }
+
     /// Loglets of a log are dead: so are their sequencers.
     pub(crate) fn retire(&self, log: LogId, live: &[u32], bound: u32) {
         let dead =

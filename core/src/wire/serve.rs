@@ -38,6 +38,11 @@ pub(crate) trait Handler: Send + Sync + fmt::Debug + 'static {
 
     /// The other side has gone.
     fn gone(&self, from: &Caller);
+
+    /// Whether it answers nothing any more.
+    fn is_stopped(&self) -> bool {
+        false
+    }
 }
 
 /// The other side of a connection.

@@ -10,16 +10,16 @@ use virtuallog::server::{self, Server, ServerConfig};
 use virtuallog::{LogPos, VirtualLog};
 
 /// Far more than anything here takes; only a hang meets it.
-pub const HANG: Duration = Duration::from_secs(60);
+pub(crate) const HANG: Duration = Duration::from_secs(60);
 
 /// Servers on a runtime of their own, so that clients reach them over sockets and not inside the
 /// process.
-pub struct Cluster {
-    pub servers: Vec<Option<Server>>,
-    pub dirs: Vec<TempDir>,
+pub(crate) struct Cluster {
+    pub(crate) servers: Vec<Option<Server>>,
+    pub(crate) dirs: Vec<TempDir>,
     /// Where each listens, once that is settled.
-    pub addresses: Vec<String>,
-    pub runtime: Option<tokio::runtime::Runtime>,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) runtime: Option<tokio::runtime::Runtime>,
 }
 
 impl Drop for Cluster {
@@ -31,7 +31,7 @@ impl Drop for Cluster {
     }
 }
 
-pub fn config(dir: PathBuf) -> ServerConfig {
+pub(crate) fn config(dir: PathBuf) -> ServerConfig {
     ServerConfig {
         data: dir,
         listen: "127.0.0.1:0".into(),
@@ -42,7 +42,7 @@ pub fn config(dir: PathBuf) -> ServerConfig {
 }
 
 impl Cluster {
-    pub async fn start(count: usize) -> Cluster {
+    pub(crate) async fn start(count: usize) -> Cluster {
         let dirs: Vec<_> = (0..count).map(|_| tempfile::tempdir().expect("a directory")).collect();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = Some(runtime.expect("a runtime"));
@@ -61,7 +61,7 @@ impl Cluster {
         cluster
     }
 
-    pub async fn launch(&mut self, at: usize) {
+    pub(crate) async fn launch(&mut self, at: usize) {
         let mut config = config(self.dirs[at].path().join("data"));
         if let Some(address) = self.addresses.get(at) {
             config.listen.clone_from(address);
@@ -71,35 +71,35 @@ impl Cluster {
         self.servers[at] = Some(started.expect("a server"));
     }
 
-    pub async fn ready(&self, at: usize) {
+    pub(crate) async fn ready(&self, at: usize) {
         let server = self.servers[at].as_ref().expect("it runs");
         let ready = tokio::time::timeout(HANG, server.ready()).await;
         ready.expect("in time").expect("it votes");
     }
 
     /// Stops a server as it stands: nothing is moved elsewhere first.
-    pub async fn stop(&mut self, at: usize) {
+    pub(crate) async fn stop(&mut self, at: usize) {
         let server = self.servers[at].take().expect("it runs");
         let runtime = self.runtime.as_ref().expect("it runs");
         runtime.spawn(server.close()).await.expect("no panic").expect("closed");
     }
 
-    pub async fn restart(&mut self, at: usize) {
+    pub(crate) async fn restart(&mut self, at: usize) {
         self.launch(at).await;
         self.ready(at).await;
     }
 
-    pub fn url(&self, name: &str) -> String {
+    pub(crate) fn url(&self, name: &str) -> String {
         let hosts: Vec<_> = self.servers.iter().flatten().map(Server::address).collect();
         format!("virtuallog://{}/{name}", hosts.join(","))
     }
 
-    pub async fn open(&self, name: &str) -> VirtualLog {
+    pub(crate) async fn open(&self, name: &str) -> VirtualLog {
         VirtualLog::open(&self.url(name)).await.expect("a log")
     }
 
     /// The index of the server that sequences the log's open segment.
-    pub async fn sequencer(&self, name: &str) -> usize {
+    pub(crate) async fn sequencer(&self, name: &str) -> usize {
         let status = server::status(&self.url(name)).await.expect("a status");
         let (_, active) = status.last().expect("a segment");
         active.as_ref().expect("native").sequencer as usize - 1
@@ -107,7 +107,7 @@ impl Cluster {
 }
 
 /// Appends numbers from `from` on, one after the other, and checks where they come.
-pub async fn append_numbers(log: &VirtualLog, numbers: std::ops::Range<u64>) {
+pub(crate) async fn append_numbers(log: &VirtualLog, numbers: std::ops::Range<u64>) {
     for at in numbers {
         let appended = tokio::time::timeout(HANG, log.append(format!("{at}"))).await;
         assert_eq!(appended.expect("in time").expect("an append"), LogPos(at));
@@ -115,13 +115,13 @@ pub async fn append_numbers(log: &VirtualLog, numbers: std::ops::Range<u64>) {
 }
 
 /// The log holds the numbers, each once and in order.
-pub async fn assert_numbers(log: &VirtualLog, count: u64) {
+pub(crate) async fn assert_numbers(log: &VirtualLog, count: u64) {
     let all = tokio::time::timeout(HANG, read_all(log)).await.expect("in time");
     let expected: Vec<_> = (0..count).map(|at| format!("{at}").into_bytes()).collect();
     assert_eq!(all, expected);
 }
 
-pub async fn read_all(log: &VirtualLog) -> Vec<Vec<u8>> {
+pub(crate) async fn read_all(log: &VirtualLog) -> Vec<Vec<u8>> {
     let mut reader = log.read(LogPos(0), None).await.expect("a reader");
     let mut all = Vec::new();
     while let Some(entry) = reader.next().await.expect("an entry") {
