@@ -125,21 +125,29 @@ impl Net {
         if let Some(net) = known {
             return Ok(net);
         }
-        let net = Net::connect(seeds).await?;
-        let id = net.cluster.load().id;
-        let here = |net: &Net| {
-            net.local
-                .get()
-                .filter(|(_, link)| link.is_alive() && net.cluster.load().id == id)
-                .cloned()
+        // A server of this process that is among those named needs no connection to be found.
+        let server = find(&SERVERS, |id, net| {
+            let alive = net.local.get().is_some_and(|(_, link)| link.is_alive());
+            *id == runtime && alive && net.local_address().is_some_and(|own| seeds.contains(&own))
+        });
+        let net = match &server {
+            None => Net::connect(seeds).await?,
+            Some(server) => {
+                let net = Net::new(Arc::new(TcpTransport::new(|| None::<Life>)), seeds);
+                net.learn(&server.cluster());
+                net
+            }
         };
-        if let Some(local) = find(&SERVERS, |id, net| *id == runtime && here(net).is_some())
-            .and_then(|net| here(&net))
-        {
+        if let Some(local) = server.and_then(|server| server.local.get().cloned()) {
             let _ = net.local.set(local);
         }
         keep(&CLIENTS, &net);
         Ok(net)
+    }
+
+    /// Where the node of this process is.
+    fn local_address(&self) -> Option<String> {
+        self.address_of(self.local.get()?.0)
     }
 
     /// Lets clients in this process find the server that this is of.

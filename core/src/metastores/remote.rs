@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::cluster::{Net, unexpected};
 use crate::error::{Error, ErrorCode};
@@ -20,8 +21,8 @@ use crate::wire::messages::{
 };
 use crate::wire::transport::{NetError, ask};
 
-/// How often everybody is asked again before giving up.
-const ROUNDS: u32 = 3;
+/// How long nobody's answering is put up with: nodes that start take a moment until they vote.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// Between two rounds.
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long one watch is left with one node, which answers within half of that.
@@ -40,14 +41,13 @@ impl RemoteMetaStore {
 
     async fn ask(&self, request: &Request) -> Result<(Reply, bool), NetError> {
         let mut lost = false;
-        let mut round = 0;
+        let begun = Instant::now();
         loop {
             match self.net.ask_anybody(request).await {
                 Ok((reply, before)) => return Ok((reply, lost || before)),
                 Err(error) => {
                     lost |= matches!(error, NetError::Lost(_));
-                    round += 1;
-                    if round == ROUNDS {
+                    if begun.elapsed() > PATIENCE {
                         return match lost {
                             true => Err(NetError::Lost(error.error().clone())),
                             false => Err(error),
