@@ -127,8 +127,7 @@ impl Net {
         }
         // A server of this process that is among those named needs no connection to be found.
         let server = find(&SERVERS, |id, net| {
-            let alive = net.local.get().is_some_and(|(_, link)| link.is_alive());
-            *id == runtime && alive && net.local_address().is_some_and(|own| seeds.contains(&own))
+            *id == runtime && net.own_address().is_some_and(|own| seeds.contains(&own))
         });
         let net = match &server {
             None => Net::connect(seeds).await?,
@@ -138,7 +137,7 @@ impl Net {
                 net
             }
         };
-        if let Some(local) = server.and_then(|server| server.local.get().cloned()) {
+        if let Some(local) = server.and_then(|server| server.own().cloned()) {
             let _ = net.local.set(local);
         }
         keep(&CLIENTS, &net);
@@ -146,8 +145,8 @@ impl Net {
     }
 
     /// Where the node of this process is.
-    fn local_address(&self) -> Option<String> {
-        self.address_of(self.local.get()?.0)
+    fn own_address(&self) -> Option<String> {
+        self.address_of(self.own()?.0)
     }
 
     /// Lets clients in this process find the server that this is of.
@@ -189,13 +188,18 @@ impl Net {
         });
     }
 
+    /// The node of this process, as long as it runs.
+    fn own(&self) -> Option<&(MemberId, Arc<LocalLink>)> {
+        self.local.get().filter(|(_, link)| link.is_alive())
+    }
+
     /// The number of this process's own node, or 0.
     pub(crate) fn near(&self) -> u32 {
-        self.local.get().map_or(0, |((node, _), _)| *node)
+        self.own().map_or(0, |((node, _), _)| *node)
     }
 
     pub(crate) fn is_local(&self, member: MemberId) -> bool {
-        self.local.get().is_some_and(|(local, _)| *local == member)
+        self.own().is_some_and(|(local, _)| *local == member)
     }
 
     /// The link to a member.
@@ -203,9 +207,7 @@ impl Net {
     /// # Errors
     /// `UNAVAILABLE` when no node is known by that number and disk.
     pub(crate) fn link(&self, member: MemberId, lane: Lane) -> Result<Arc<dyn Link>> {
-        if let Some((_, link)) = self.local.get().filter(|(local, _)| *local == member)
-            && link.is_alive()
-        {
+        if let Some((_, link)) = self.own().filter(|(local, _)| *local == member) {
             return Ok(link.clone());
         }
         let cluster = self.cluster.load();
@@ -285,7 +287,7 @@ impl Net {
             let holders = holders.min(nodes.len());
             nodes[..holders].rotate_left(turn % holders);
         }
-        if let Some((_, local)) = self.local.get().filter(|(_, link)| link.is_alive()) {
+        if let Some((_, local)) = self.own() {
             links.push(local.clone());
         }
         for node in nodes {
