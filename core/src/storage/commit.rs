@@ -28,7 +28,7 @@ use super::keep::Task;
 use super::reply::Reply;
 use super::stage::{Block, Item, Place, Room, Staged};
 use super::state::{Loglet, LogletState};
-use super::{Inner, PlantedBug};
+use super::{Inner, PlantedBug, defer};
 
 /// Most bytes of requests that one block takes, unless a single one has more.
 const BLOCK_BYTES_MAX: usize = 8 << 20;
@@ -141,6 +141,9 @@ impl Inner {
                         return true;
                     }
                     drop(queue);
+                    if defer::note(self) {
+                        return false;
+                    }
                     self.wake.notify_one();
                     return false;
                 }
@@ -331,13 +334,8 @@ impl Inner {
         let planted = |bug| self.options.planted(bug);
         let seal_only = planted(PlantedBug::SealNotSynced)
             && block.touched.values().any(|s| s.after.sealed && !s.before.sealed);
-        let written =
-            builder.write(file, committer.offset, self.storage_id, at, count).and_then(|size| {
-                match planted(PlantedBug::AckBeforeSync) || seal_only {
-                    true => Ok(size),
-                    false => file.sync_data().map(|()| size),
-                }
-            });
+        let unsynced = planted(PlantedBug::AckBeforeSync) || seal_only;
+        let written = builder.write(file, committer.offset, self.storage_id, at, count, unsynced);
         match written {
             Ok(size) => {
                 debug_assert!(size % PAGE == 0);

@@ -13,8 +13,10 @@ use std::io::{self, IoSlice, Read, Seek, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use super::direct::Direct;
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +64,12 @@ pub trait DiskFile: Send + Sync + Debug {
     /// Makes everything written to the file so far durable. After an error nothing is known of
     /// what was written since the last success, and asking again may lie.
     fn sync_data(&self) -> io::Result<()>;
+    /// Writes all parts, one after the other, and makes them durable: them, and not what was written
+    /// before. After an error any part of them may be there, and asking again may lie.
+    fn write_synced(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        self.write_all_at(parts, offset)?;
+        self.sync_data()
+    }
     /// The length in bytes.
     fn len(&self) -> io::Result<u64>;
     /// True for a file of no bytes.
@@ -138,7 +146,7 @@ impl Disk for RealDisk {
             OpenMode::Write => options.write(true),
             OpenMode::Create => options.write(true).create(true).truncate(true),
         };
-        Ok(Arc::new(RealFile(options.open(path)?)))
+        Ok(Arc::new(RealFile { file: options.open(path)?, direct: OnceLock::new() }))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
@@ -204,11 +212,15 @@ impl Disk for RealDisk {
 }
 
 #[derive(Debug)]
-struct RealFile(File);
+struct RealFile {
+    file: File,
+    /// For what is written and synced at once; `None` where the file system has no such thing.
+    direct: OnceLock<Option<Direct>>,
+}
 
 impl DiskFile for RealFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.0.read_at(buf, offset)
+        self.file.read_at(buf, offset)
     }
 
     fn write_all_at(&self, parts: &[IoSlice<'_>], mut offset: u64) -> io::Result<()> {
@@ -218,7 +230,7 @@ impl DiskFile for RealFile {
         IoSlice::advance_slices(&mut rest, 0);
         while !rest.is_empty() {
             let now = &rest[..rest.len().min(IO_SLICES_MAX)];
-            match rustix::io::pwritev(&self.0, now, offset) {
+            match rustix::io::pwritev(&self.file, now, offset) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => {
                     offset += n as u64;
@@ -232,22 +244,32 @@ impl DiskFile for RealFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
+    }
+
+    fn write_synced(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        if let Some(direct) = self.direct.get_or_init(|| Direct::open(&self.file))
+            && direct.write(parts, offset)?
+        {
+            return Ok(());
+        }
+        self.write_all_at(parts, offset)?;
+        self.sync_data()
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 
     #[cfg(target_os = "linux")]
     fn punch(&self, from: u64, to: u64) -> io::Result<()> {
         use rustix::fs::{FallocateFlags, fallocate};
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        Ok(fallocate(&self.0, flags, from, to - from)?)
+        Ok(fallocate(&self.file, flags, from, to - from)?)
     }
 
     #[cfg(not(target_os = "linux"))]

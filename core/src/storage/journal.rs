@@ -195,7 +195,7 @@ impl<'a> BlockBuilder<'a> {
         self.parts.push(IoSlice::new(bytes));
     }
 
-    /// Writes the block, not yet durable, and returns its size.
+    /// Writes the block, makes it durable unless `unsynced`, and returns its size.
     pub(crate) fn write(
         self,
         file: &dyn DiskFile,
@@ -203,6 +203,7 @@ impl<'a> BlockBuilder<'a> {
         storage_id: u128,
         (epoch, sequence): (u64, u64),
         count: u32,
+        unsynced: bool,
     ) -> io::Result<u64> {
         let len = u32::try_from(self.len).expect("a block is bounded when requests are drained");
         let header = BlockHeader { epoch, sequence, len, count, crc: self.crc.finish() };
@@ -212,7 +213,10 @@ impl<'a> BlockBuilder<'a> {
         parts.push(IoSlice::new(&bytes));
         parts.extend(self.parts);
         parts.push(IoSlice::new(&ZEROS[..padding as usize]));
-        file.write_all_at(&parts, offset)?;
+        match unsynced {
+            true => file.write_all_at(&parts, offset)?,
+            false => file.write_synced(&parts, offset)?,
+        }
         Ok(header.size())
     }
 }

@@ -20,6 +20,8 @@
 mod chunks;
 mod commit;
 mod data;
+mod defer;
+mod direct;
 pub mod disk;
 pub(crate) mod error;
 mod identity;
@@ -288,6 +290,13 @@ impl Storage {
         while !*guard {
             guard = answered.1.wait(guard).expect("no panic under this lock");
         }
+    }
+
+    /// Until the answer is dropped, what this thread asks for wakes nobody; then it does, or this
+    /// thread writes it itself ([`Deferred::lead`](defer::Deferred::lead)). For a thread that has
+    /// something more urgent to do first. Within another one of the same thread it does nothing.
+    pub(crate) fn defer(&self) -> defer::Deferred<'_> {
+        defer::Deferred::begin(&self.inner)
     }
 
     /// Makes a loglet that starts at `base`. One that is there with the same base is fine.
