@@ -77,7 +77,12 @@ const NAMED_PLACES: &[(&str, &[&str], &[&str])] = &[
     (
         "a thread is started",
         &["thread::spawn", "thread::Builder", "thread::scope"],
-        &["core/src/storage/mod.rs", "core/src/store.rs", "servers/src/commands/append.rs"],
+        &[
+            "core/src/server/batch_thread.rs",
+            "core/src/storage/mod.rs",
+            "core/src/store.rs",
+            "servers/src/commands/append.rs",
+        ],
     ),
     (
         "a task is spawned",
@@ -120,6 +125,7 @@ const NAMED_PLACES: &[(&str, &[&str], &[&str])] = &[
         &[
             "core/src/directory.rs",
             "core/src/owner.rs",
+            "core/src/storage/direct.rs",
             "core/src/storage/disk.rs",
             "servers/src/commands/cut.rs",
             "servers/src/commands/dev.rs",

@@ -51,6 +51,28 @@ fn at_once(rings: &mut [Ring; 3], time: Duration) -> Vec<f64> {
     })
 }
 
+/// Echoes, one after the other: two programs that each wait in `main`, as `peers.md` has it.
+async fn echoes(echo: &mut TcpStream, time: Duration) -> Vec<f64> {
+    let mut frame = ENTRY;
+    let (mut times, start) = (Vec::new(), Instant::now());
+    while start.elapsed() < time {
+        let begin = Instant::now();
+        echo.write_all(&ENTRY).await.expect("written");
+        echo.read_exact(&mut frame).await.expect("echoed");
+        times.push(begin.elapsed().as_nanos() as f64 / 1000.0);
+    }
+    times
+}
+
+/// Appends, one after the other, from a task of its own, as a service does it.
+async fn appends(log: &VirtualLog, time: Duration) -> Vec<f64> {
+    let log = log.clone();
+    let appends = async move {
+        times(time, || async { log.append(&ENTRY[..]).await.expect("acknowledged") }).await
+    };
+    tokio::spawn(appends).await.expect("no panic")
+}
+
 /// One append at a time on three nodes, against what it cannot do without: two echoes (client and
 /// sequencer, sequencer and LogServer) and a synced write; one echo when the client is in the
 /// sequencer's process.
@@ -73,38 +95,30 @@ pub(crate) fn latency() -> Vec<Row> {
             log.append_all(std::iter::repeat_n(entry, 4096)).await.expect("appended");
         }
 
-        let [mut echoes, mut writes, mut threes, mut fars, mut nears] =
+        let [mut echoed, mut writes, mut threes, mut fars, mut nears] =
             [(); 5].map(|()| Latency::default());
         let time = seconds() / 4;
         for round in 0..=pairs() * 2 {
-            let mut frame = ENTRY;
-            let mut echoed = Vec::new();
-            let start = Instant::now();
-            while start.elapsed() < time {
-                let begin = Instant::now();
-                echo_to.write_all(&ENTRY).await.expect("written");
-                echo_to.read_exact(&mut frame).await.expect("echoed");
-                echoed.push(begin.elapsed().as_nanos() as f64 / 1000.0);
-            }
+            let echo = echoes(&mut echo_to, time).await;
             let written = times(time, || {
                 rings[0].append(&ENTRY);
                 std::future::ready(())
             })
             .await;
             let three = at_once(&mut rings, time);
-            let far = times(time, || async { far.append(&ENTRY[..]).await.expect("ok") }).await;
-            let near = times(time, || async { near.append(&ENTRY[..]).await.expect("ok") }).await;
+            let far = appends(&far, time).await;
+            let near = appends(&near, time).await;
             // The first round warms up.
             if round > 0 {
-                echoes.add(echoed);
+                echoed.add(echo);
                 writes.add(written);
                 threes.add(three);
                 fars.add(far);
                 nears.add(near);
             }
         }
-        let p50 = (echoes.p50(), writes.p50());
-        let p99 = (echoes.p99(), writes.p99());
+        let p50 = (echoed.p50(), writes.p50());
+        let p99 = (echoed.p99(), writes.p99());
         let three = threes.p50();
         let row = |what: &str, ours, bare, bar| Row::ratio(what, ours, bare, "us", bar, false);
         vec![

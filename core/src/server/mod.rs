@@ -7,6 +7,7 @@
 //! `admin.rs` (making and changing a cluster).
 
 mod admin;
+mod batch_thread;
 mod heal;
 mod health;
 mod listen;
@@ -28,6 +29,7 @@ pub use self::admin::{
     ClusterInfo, LogletStatus, MemberStatus, NodeInfo, drain, init, nodes, remove, status,
 };
 
+use self::batch_thread::BatchThread;
 use self::node::Node;
 use crate::cluster::Net;
 use crate::error::{Error, ErrorCode, Result};
@@ -160,6 +162,7 @@ pub struct Server {
     node: Arc<Node>,
     others: Mutex<Option<mpsc::Receiver<TcpStream>>>,
     tasks: Mutex<JoinSet<()>>,
+    _batches: BatchThread,
 }
 
 impl fmt::Debug for Server {
@@ -202,15 +205,18 @@ impl Server {
         let this: Arc<std::sync::OnceLock<std::sync::Weak<Node>>> = Arc::default();
         let myself = this.clone();
         let life = move || myself.get().and_then(std::sync::Weak::upgrade).map(|node| node.life());
-        let net = Net::new(Arc::new(TcpTransport::new(life)), config.join.clone());
+        let batches = BatchThread::start()?;
+        let transport = TcpTransport::new(life).with_batches_on(batches.handle.clone());
+        let net = Net::new(Arc::new(transport), config.join.clone());
         net.share();
-        let node = Node::new(config, storage, net, process);
+        let node = Node::new(config, storage, net, process, Some(batches.handle.clone()));
         let _ = this.set(Arc::downgrade(&node));
 
         let (tell, others) = mpsc::channel(OTHER_CONNECTIONS_MAX);
         let mut tasks = JoinSet::new();
         tasks.spawn(listen::run(listener, node.clone(), tell));
-        let server = Server { node, others: Mutex::new(Some(others)), tasks: Mutex::new(tasks) };
+        let (others, tasks) = (Mutex::new(Some(others)), Mutex::new(tasks));
+        let server = Server { node, others, tasks, _batches: batches };
         admin::begin(&server.node).await?;
         let node = server.node.clone();
         server.spawn(async move { heal::run(node).await });

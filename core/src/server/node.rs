@@ -48,6 +48,8 @@ pub(crate) struct Node {
     pub(crate) sequencers: Sequencers,
     /// Drawn at the start of the process.
     process: u128,
+    /// The thread that may wait for the disk, if there is one.
+    batches: Option<Handle>,
     active: OnceLock<Active>,
     /// Told when the node became part of a cluster.
     pub(crate) activated: Notify,
@@ -87,6 +89,7 @@ impl Node {
         storage: Arc<Storage>,
         net: Arc<Net>,
         process: u128,
+        batches: Option<Handle>,
     ) -> Arc<Node> {
         Arc::new_cyclic(|weak| Node {
             weak: weak.clone(),
@@ -97,6 +100,7 @@ impl Node {
             storage,
             net,
             process,
+            batches,
             active: OnceLock::new(),
             activated: Notify::new(),
             draining: AtomicBool::new(false),
@@ -286,7 +290,11 @@ impl Node {
             return answer.reply(Reply::Failure(failure));
         }
         match request {
-            Request::Append(append) => self.sequencers.append(&append, &body, answer),
+            Request::Append(append) => {
+                // The other LogServers have the longer way, so they are told first.
+                let _own = self.storage.defer();
+                self.sequencers.append(&append, &body, answer);
+            }
             Request::Store(store) => self.log_server.store(&store, &body, answer),
             Request::Notice(notice) => self.log_server.notice(&notice),
             Request::Seal(loglet) => {
@@ -416,6 +424,20 @@ impl Handler for Node {
             }
             request => self.data(request, body, answer),
         }
+    }
+
+    /// A lone batch is written by the thread that brought it: nobody has to be woken. Not where
+    /// something is sequenced, since a disk that is slow must not hold others' answers up.
+    fn handle_alone(&self, from: &Caller, request: Request, body: Bytes, answer: Answer) {
+        let waits = self.storage.defer();
+        self.handle(from, request, body, answer);
+        if self.sequencers.is_empty() {
+            waits.lead();
+        }
+    }
+
+    fn batch_thread(&self) -> Option<Handle> {
+        self.batches.clone()
     }
 
     fn is_stopped(&self) -> bool {

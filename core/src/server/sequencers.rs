@@ -87,6 +87,11 @@ impl Sequencers {
         self.drivers.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
+    /// True when nothing is sequenced here.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.drivers.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// The loglets that are sequenced here. Those that were sealed are let go.
     pub(crate) fn ids(&self) -> Vec<LogletId> {
         let mut drivers = self.drivers.write().unwrap_or_else(PoisonError::into_inner);

@@ -10,12 +10,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
 use super::MAGIC;
 use super::frame::Packet;
 use super::messages::{Failure, FailureKind, Hello, Reply, Request, VERSION_MIN, Welcome};
-use super::stream::{Inbox, Outbox, Stream};
+use super::stream::{Inbox, Outbox, Stream, io_error};
+use super::transport::Lane;
 use crate::error::{Error, ErrorCode, Result};
 
 /// What one connection may have unanswered, in bytes.
@@ -35,6 +38,18 @@ pub(crate) trait Handler: Send + Sync + fmt::Debug + 'static {
 
     /// Answers one request; must not block.
     fn handle(&self, from: &Caller, request: Request, body: Bytes, answer: Answer);
+
+    /// As [`handle`](Self::handle), on [`batch_thread`](Self::batch_thread), of a request behind
+    /// which nothing else came yet: it may block as long as a disk does.
+    fn handle_alone(&self, from: &Caller, request: Request, body: Bytes, answer: Answer) {
+        self.handle(from, request, body, answer);
+    }
+
+    /// Where connections are served on which batches come: a runtime of one thread that may wait for
+    /// a disk. Nowhere else than the others, if there is none.
+    fn batch_thread(&self) -> Option<Handle> {
+        None
+    }
 
     /// The other side has gone.
     fn gone(&self, from: &Caller);
@@ -105,7 +120,7 @@ struct InFlight {
     less: Notify,
 }
 
-/// Serves one connection until it ends; `first`: what was read of it already.
+/// Serves one connection until it ends.
 ///
 /// # Errors
 /// Why it ended, when that was not the other side's free will.
@@ -113,20 +128,31 @@ pub(crate) async fn serve(stream: Stream, handler: Arc<dyn Handler>) -> Result<(
     let stream = Arc::new(stream);
     let outbox = Arc::new(Outbox::new(stream.clone()));
     let mut inbox = Inbox::new(stream);
-    let writer = outbox.clone();
-    let work = async {
-        let greeting = tokio::time::timeout(GREETING_TIMEOUT, greet(&mut inbox, &outbox, &handler));
-        let too_slow = |_| Err(Error::new(ErrorCode::Deadline, "no greeting came"));
-        let caller = greeting.await.unwrap_or_else(too_slow)?;
-        requests(&mut inbox, &outbox, &handler, &caller.0).await
-    };
-    let ended = tokio::select! {
+    let greeting = tokio::time::timeout(GREETING_TIMEOUT, greet(&mut inbox, &outbox, &handler));
+    let too_slow = |_| Err(Error::new(ErrorCode::Deadline, "no greeting came"));
+    let guest = tokio::select! {
         biased;
-        ended = work => ended,
-        why = writer.run() => Err(why),
+        guest = greeting => guest.unwrap_or_else(too_slow)?,
+        why = outbox.run() => return Err(why),
     };
-    outbox.close(Error::new(ErrorCode::Closed, "the connection ended"));
-    ended
+    let lane = guest.0.hello.as_ref().map_or(0, |hello| hello.lane);
+    let thread = handler.batch_thread().filter(|_| lane == Lane::Append as u32);
+    let Some(thread) = thread.filter(|_| outbox.is_idle()) else {
+        return requests(inbox, outbox, guest, false).await;
+    };
+    drop(outbox);
+    let (stream, received) = inbox.into_parts();
+    let stream = Arc::into_inner(stream).expect("in- and outbox had it, and are gone");
+    let stream = stream.detach().map_err(io_error)?;
+    let work = async move {
+        let stream = Arc::new(stream.attach().map_err(io_error)?);
+        let inbox = Inbox::with(stream.clone(), received);
+        requests(inbox, Arc::new(Outbox::new(stream)), guest, true).await
+    };
+    // Ends with this future, whoever drops it.
+    let mut task = JoinSet::new();
+    task.spawn_on(work, &thread);
+    task.join_next().await.and_then(std::result::Result::ok).unwrap_or(Ok(()))
 }
 
 /// Tells the handler when the other side has gone, however the connection ends.
@@ -166,32 +192,51 @@ async fn greet(inbox: &mut Inbox, outbox: &Outbox, handler: &Arc<dyn Handler>) -
     }
 }
 
+/// Answers requests until the connection ends; `may_block`: on a thread that may wait for a disk.
 async fn requests(
-    inbox: &mut Inbox,
-    outbox: &Arc<Outbox>,
-    handler: &Arc<dyn Handler>,
-    caller: &Caller,
+    mut inbox: Inbox,
+    outbox: Arc<Outbox>,
+    guest: Guest,
+    may_block: bool,
 ) -> Result<()> {
+    let Guest(caller, handler) = &guest;
     let in_flight = Arc::new(InFlight::default());
-    loop {
-        while in_flight.bytes.load(Ordering::Acquire) > CREDIT_BYTES {
-            in_flight.less.notified().await;
-        }
-        let Ok((id, packet)) = inbox.frame().await else { return Ok(()) };
-        let size = packet.len() + REQUEST_BYTES;
-        in_flight.bytes.fetch_add(size, Ordering::AcqRel);
-        let (outbox, counted) = (outbox.clone(), in_flight.clone());
-        let answer = Answer::new(move |packet| {
-            if id != 0 {
-                // A connection that broke tells its reader by itself.
-                let _ = outbox.frame(id, &packet);
+    let work = async {
+        loop {
+            while in_flight.bytes.load(Ordering::Acquire) > CREDIT_BYTES {
+                in_flight.less.notified().await;
             }
-            counted.bytes.fetch_sub(size, Ordering::AcqRel);
-            counted.less.notify_one();
-        });
-        match packet.to_request() {
-            Ok(request) => handler.handle(caller, request, packet.body, answer),
-            Err(error) => answer.refuse(&error),
+            let Ok((id, packet)) = inbox.frame().await else { return };
+            let answer = answer_to(id, &packet, &outbox, &in_flight);
+            match packet.to_request() {
+                Ok(request) if may_block && inbox.is_empty() => {
+                    handler.handle_alone(caller, request, packet.body, answer);
+                }
+                Ok(request) => handler.handle(caller, request, packet.body, answer),
+                Err(error) => answer.refuse(&error),
+            }
         }
-    }
+    };
+    let ended = tokio::select! {
+        biased;
+        () = work => Ok(()),
+        why = outbox.run() => Err(why),
+    };
+    outbox.close(Error::new(ErrorCode::Closed, "the connection ended"));
+    ended
+}
+
+/// The right to answer a request, which counts until it is used.
+fn answer_to(id: u64, packet: &Packet, outbox: &Arc<Outbox>, in_flight: &Arc<InFlight>) -> Answer {
+    let size = packet.len() + REQUEST_BYTES;
+    in_flight.bytes.fetch_add(size, Ordering::AcqRel);
+    let (outbox, counted) = (outbox.clone(), in_flight.clone());
+    Answer::new(move |packet| {
+        if id != 0 {
+            // A connection that broke tells its reader by itself.
+            let _ = outbox.frame(id, &packet);
+        }
+        counted.bytes.fetch_sub(size, Ordering::AcqRel);
+        counted.less.notify_one();
+    })
 }

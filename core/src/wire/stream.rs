@@ -46,6 +46,14 @@ impl Stream {
         })
     }
 
+    /// Lets the runtime go of it.
+    pub(crate) fn detach(self) -> io::Result<Detached> {
+        match self {
+            Stream::Tcp(stream) => stream.into_std().map(Detached::Tcp),
+            Stream::Unix(stream) => stream.into_std().map(Detached::Unix),
+        }
+    }
+
     async fn readable(&self) -> io::Result<()> {
         match self {
             Stream::Tcp(stream) => stream.readable().await,
@@ -75,7 +83,24 @@ impl Stream {
     }
 }
 
-fn io_error(error: io::Error) -> Error {
+/// A socket on its way from one runtime to another.
+#[derive(Debug)]
+pub(crate) enum Detached {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Detached {
+    /// Gives it to the runtime that this is called in.
+    pub(crate) fn attach(self) -> io::Result<Stream> {
+        match self {
+            Detached::Tcp(stream) => TcpStream::from_std(stream).map(Stream::Tcp),
+            Detached::Unix(stream) => UnixStream::from_std(stream).map(Stream::Unix),
+        }
+    }
+}
+
+pub(super) fn io_error(error: io::Error) -> Error {
     let message = format!("the connection broke: {error}");
     Error::new(ErrorCode::Unavailable, message).with_source(error)
 }
@@ -88,7 +113,17 @@ pub(crate) struct Inbox {
 
 impl Inbox {
     pub(crate) fn new(stream: Arc<Stream>) -> Self {
-        Self { stream, buffer: BytesMut::with_capacity(READ_BUFFER) }
+        Self::with(stream, BytesMut::with_capacity(READ_BUFFER))
+    }
+
+    /// Goes on behind what was received already.
+    pub(crate) fn with(stream: Arc<Stream>, received: BytesMut) -> Self {
+        Self { stream, buffer: received }
+    }
+
+    /// The stream, and what was received and not taken.
+    pub(crate) fn into_parts(self) -> (Arc<Stream>, BytesMut) {
+        (self.stream, self.buffer)
     }
 
     /// The next `len` bytes that are no frame.
@@ -113,6 +148,11 @@ impl Inbox {
             }
             self.fill().await?;
         }
+    }
+
+    /// True when nothing more was read than what was taken.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
     }
 
     async fn fill(&mut self) -> Result<(), Error> {
@@ -211,6 +251,11 @@ impl Outbox {
             self.wake.notify_one();
         }
         Ok(())
+    }
+
+    /// True when everything was written that was to be.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.waiting().parts.is_empty()
     }
 
     /// Nothing more is written.

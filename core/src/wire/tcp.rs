@@ -34,6 +34,8 @@ type Myself = Arc<dyn Fn() -> Option<Life> + Send + Sync>;
 /// Links over TCP and Unix sockets.
 pub(crate) struct TcpTransport {
     runtime: Handle,
+    /// Where links for batches live.
+    batches: Handle,
     myself: Myself,
     links: Mutex<HashMap<(Target, Lane), Arc<TcpLink>>>,
     closed: AtomicBool,
@@ -43,7 +45,13 @@ impl TcpTransport {
     /// Its tasks run on the runtime that this is called in.
     pub(crate) fn new(myself: impl Fn() -> Option<Life> + Send + Sync + 'static) -> Self {
         let (links, closed) = (Mutex::default(), AtomicBool::new(false));
-        Self { runtime: Handle::current(), myself: Arc::new(myself), links, closed }
+        let (runtime, batches) = (Handle::current(), Handle::current());
+        Self { runtime, batches, myself: Arc::new(myself), links, closed }
+    }
+
+    /// Those links that batches go over live on another runtime.
+    pub(crate) fn with_batches_on(self, batches: Handle) -> Self {
+        Self { batches, ..self }
     }
 }
 
@@ -61,7 +69,10 @@ impl Transport for TcpTransport {
         let make = || {
             Arc::new_cyclic(|weak| TcpLink {
                 weak: weak.clone(),
-                runtime: self.runtime.clone(),
+                runtime: match lane {
+                    Lane::Append => self.batches.clone(),
+                    Lane::Control | Lane::Read => self.runtime.clone(),
+                },
                 myself: self.myself.clone(),
                 to: to.clone(),
                 lane,
