@@ -233,6 +233,8 @@ impl Future for Append {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if self.poll_settled(context).is_ready() {
+            // A task that awaits nothing but settled ones, refused with `BUSY` say, lets others run.
+            std::task::ready!(tokio::task::coop::poll_proceed(context)).made_progress();
             return Poll::Ready(self.told().expect("it is settled"));
         }
         if let Some(sleep) = &mut self.timeout

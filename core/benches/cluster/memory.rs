@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use virtuallog::{ErrorCode, VirtualLog};
 
 use crate::load::{ENTRY, runtime, seconds};
@@ -15,7 +17,7 @@ const WINDOW: usize = 256 << 20;
 const HANDLES: usize = 10;
 /// Appends of 16 KiB that a handle has under way: together ten times a sequencer's window.
 const OUT: usize = 2048;
-/// Before a handle that was refused at once tries again.
+/// Before a handle that was refused tries again.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// A server with many entries.
@@ -96,24 +98,27 @@ async fn flood(log: VirtualLog, stop: Arc<AtomicBool>) -> Vec<f64> {
     let entry = bytes::Bytes::from(vec![b'x'; 16 << 10]);
     let mut busy = Vec::new();
     while !stop.load(Ordering::Relaxed) {
-        let mut out = Vec::new();
+        let mut out = FuturesUnordered::new();
+        let mut refused = false;
         for _ in 0..OUT {
             let begin = Instant::now();
             match log.append_nowait(entry.clone()) {
-                Ok(append) => out.push((begin, append)),
+                Ok(append) => out.push(async move { (append.await, begin.elapsed()) }),
                 Err(_) => {
+                    refused = true;
                     busy.push(begin.elapsed().as_secs_f64() * 1e3);
                     break;
                 }
             }
         }
-        if out.is_empty() {
-            tokio::time::sleep(PAUSE).await;
-        }
-        for (begin, append) in out {
-            if append.await.is_err_and(|error| error.code() == ErrorCode::Busy) {
-                busy.push(begin.elapsed().as_secs_f64() * 1e3);
+        while let Some((outcome, took)) = out.next().await {
+            if outcome.is_err_and(|error| error.code() == ErrorCode::Busy) {
+                refused = true;
+                busy.push(took.as_secs_f64() * 1e3);
             }
+        }
+        if refused {
+            tokio::time::sleep(PAUSE).await;
         }
     }
     busy

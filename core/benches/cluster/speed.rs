@@ -51,7 +51,7 @@ fn at_once(rings: &mut [Ring; 3], time: Duration) -> Vec<f64> {
     })
 }
 
-/// Echoes, one after the other: two programs that each wait in `main`, as `peers.md` has it.
+/// Echoes, one after the other: two programs that each wait in `main`.
 async fn echoes(echo: &mut TcpStream, time: Duration) -> Vec<f64> {
     let mut frame = ENTRY;
     let (mut times, start) = (Vec::new(), Instant::now());

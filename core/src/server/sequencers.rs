@@ -42,6 +42,8 @@ const LIMITS: Limits = Limits {
 };
 /// What all sequencers of a node may have taken and not committed, in bytes.
 const NODE_WINDOW_MAX: usize = 128 << 20;
+/// Batches up to so many bytes are copied out of what was received with them.
+const COPIED_MAX: usize = 4 << 10;
 /// Bytes that each batch counts besides its own.
 const BATCH_BYTES: usize = 256;
 /// How much later than this node's LogServer the others learn of a known tail that no batch tells.
@@ -145,7 +147,9 @@ impl Sequencers {
     pub(crate) fn append(&self, append: &Append, body: &Bytes, answer: Answer) {
         let id = append.loglet.into();
         let Some(driver) = self.driver(id) else { return answer.reply(not_here()) };
-        let batch = match get_batch(body) {
+        // What is kept for a slow LogServer must not keep what was received around it.
+        let own = (body.len() <= COPIED_MAX).then(|| Bytes::copy_from_slice(body));
+        let batch = match get_batch(own.as_ref().unwrap_or(body)) {
             Ok(batch) => batch,
             Err(error) => return answer.refuse(&error),
         };

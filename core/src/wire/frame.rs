@@ -20,6 +20,9 @@ pub(crate) const HEAD_BYTES_MAX: usize = 8 << 20;
 pub(crate) const READ_BYTES_MAX: usize = 4 << 20;
 /// Most bytes of a frame behind its length.
 pub(crate) const FRAME_BYTES_MAX: usize = READ_BYTES_MAX + BATCH_ENCODED_MAX + STAMP_LEN + 4096;
+/// A larger frame that did not come at once gets a buffer of its own: a small one behind it that is
+/// kept, of a slow LogServer say, would keep all of it.
+const SHARED_MAX: usize = 16 << 10;
 /// Bytes before the head.
 pub(crate) const PREFIX_LEN: usize = 16;
 
@@ -98,7 +101,13 @@ pub(crate) fn take(buffer: &mut BytesMut) -> Result<Option<(u64, Packet)>, Error
     }
     let all = 4 + len;
     if buffer.len() < all {
-        buffer.reserve(all - buffer.len());
+        if all > SHARED_MAX && buffer.capacity() != all {
+            let mut own = BytesMut::with_capacity(all);
+            own.extend_from_slice(buffer);
+            *buffer = own;
+        } else {
+            buffer.reserve(all - buffer.len());
+        }
         return Ok(None);
     }
     let mut frame = buffer.split_to(all).freeze();

@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorCode};
 
 /// Bytes that may wait for a peer that does not take them; beyond it the connection ends.
 pub(crate) const OUTBOX_BYTES_MAX: usize = 64 << 20;
-/// Room that a read from a socket has at least.
+/// Room that a read has at least that begins with a new frame.
 const READ_ROOM: usize = 16 << 10;
 /// What a read buffer starts with.
 const READ_BUFFER: usize = 64 << 10;
@@ -156,7 +156,9 @@ impl Inbox {
     }
 
     async fn fill(&mut self) -> Result<(), Error> {
-        if self.buffer.capacity() - self.buffer.len() < READ_ROOM {
+        let room = self.buffer.capacity() - self.buffer.len();
+        // A frame that is on its way has the room that it needs, and more would move it.
+        if room == 0 || (room < READ_ROOM && self.buffer.is_empty()) {
             self.buffer.reserve(READ_BUFFER);
         }
         loop {

@@ -16,11 +16,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::Either;
 use tokio::runtime::Handle;
-use virtuallog_protocol::{Batch, LogletId, LogletPos};
+use virtuallog_protocol::{Batch, LogletId, LogletPos, WriterId};
 
 use super::quorum::Quorum;
 use crate::cluster::{failure, unexpected};
-use crate::error::ErrorCode;
+use crate::error::{Error, ErrorCode};
 use crate::loglet::{Ack, LogletError};
 use crate::wire::frame::Packet;
 use crate::wire::messages::{self, FailureKind, Reply, Request};
@@ -61,6 +61,9 @@ struct State {
     fruitless: u32,
     /// A thread is sending: only one at a time, so that order holds without a lock held.
     sending: bool,
+    /// A batch that was refused here, by its writer and sequence number. The sequencer never saw it,
+    /// so what this writer has behind it is refused here too, until it comes again (contract L10).
+    refused: Option<(WriterId, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,6 +78,7 @@ enum Phase {
 
 struct Out {
     key: u64,
+    writer: WriterId,
     /// The sequence number of its first entry.
     seq: u64,
     batch: Bytes,
@@ -82,6 +86,10 @@ struct Out {
     /// It went over a link before.
     sent: bool,
     ack: Ack,
+}
+
+fn is_busy(error: &Error) -> bool {
+    error.code() == ErrorCode::Busy
 }
 
 /// Of the process, so that rounds rise also from one handle of a loglet to the next.
@@ -120,11 +128,16 @@ impl Appends {
                 drop(state);
                 return ack.complete(Err(LogletError::Sealed));
             }
+            let (writer, seq) = (batch.header().writer, batch.header().first_seq);
+            state.refused = state.refused.filter(|refused| refused.0 == writer && refused.1 != seq);
+            if let Some((_, expected)) = state.refused {
+                drop(state);
+                return ack.complete(Err(LogletError::OutOfOrder { expected }));
+            }
             let key = state.next_key;
             state.next_key += 1;
-            let seq = batch.header().first_seq;
             let batch = batch.as_bytes().clone();
-            state.out.push_back(Out { key, seq, batch, at, sent: false, ack });
+            state.out.push_back(Out { key, writer, seq, batch, at, sent: false, ack });
             if !std::mem::replace(&mut state.watched, true) {
                 let weak = self.weak.clone();
                 self.runtime.spawn(watch(weak));
@@ -136,7 +149,7 @@ impl Appends {
     /// Sends what was not sent, unless another thread is at it.
     fn pump(&self) {
         loop {
-            let (key, round, packet) = {
+            let (key, round, resend, packet) = {
                 let mut state = self.state();
                 let state = &mut *state;
                 if state.sending || state.phase != Phase::Flowing {
@@ -145,15 +158,16 @@ impl Appends {
                 let at = state.gone_out;
                 let floor = state.out.front().map_or(0, |out| out.seq);
                 let Some(out) = state.out.get_mut(at) else { return };
+                let resend = std::mem::replace(&mut out.sent, true);
                 let request = Request::Append(messages::Append {
                     loglet: self.id.into(),
-                    resend: std::mem::replace(&mut out.sent, true),
+                    resend,
                     at: out.at.map(u64::from),
                     round: state.round,
                     floor,
                 });
                 let packet = Packet::request(request, out.batch.clone());
-                let next = (out.key, state.round, packet);
+                let next = (out.key, state.round, resend, packet);
                 state.gone_out += 1;
                 state.sending = true;
                 next
@@ -164,14 +178,32 @@ impl Appends {
                 Ok(link) => link.call(
                     packet,
                     Box::new(move |answer| {
-                        if let Some(appends) = weak.upgrade() {
-                            appends.answered(key, round, answer);
+                        let Some(appends) = weak.upgrade() else { return };
+                        match answer {
+                            Err(NetError::NotSent(error)) if is_busy(&error) && !resend => {
+                                appends.refuse(key, &error);
+                            }
+                            answer => appends.answered(key, round, answer),
                         }
                     }),
                 ),
                 Err(error) => self.answered(key, round, Err(NetError::NotSent(error))),
             }
             self.state().sending = false;
+        }
+    }
+
+    /// The link takes no more now: nothing of this batch went out, nor of those behind it.
+    fn refuse(&self, key: u64, why: &Error) {
+        let refused: Vec<Out> = {
+            let mut state = self.state();
+            let Some(at) = state.out.iter().position(|out| out.key == key) else { return };
+            state.gone_out = state.gone_out.min(at);
+            state.refused = Some((state.out[at].writer, state.out[at].seq));
+            state.out.drain(at..).collect()
+        };
+        for out in refused {
+            out.ack.complete(Err(LogletError::Refused(why.clone())));
         }
     }
 
