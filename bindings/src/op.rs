@@ -49,6 +49,11 @@ impl<T: Send + 'static> Op<T> {
         Self::here(std::future::ready(outcome))
     }
 
+    /// One that a skin refuses: its error comes the way that every other does.
+    pub fn failed(error: Error) -> Self {
+        Self::ready(Err(error))
+    }
+
     /// The same operation with its answer converted.
     pub fn map<U: Send + 'static>(self, convert: impl FnOnce(T) -> U + Send + 'static) -> Op<U> {
         Op::here(async move { self.await.map(convert) })

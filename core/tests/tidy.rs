@@ -18,7 +18,7 @@ const FUNCTION_LINES_MAX: usize = 80;
 const LONGER: &[&str] = &[];
 
 /// Folders whose Rust code is ours.
-const RUST: &[&str] = &["core", "bindings", "python", "servers", "examples"];
+const RUST: &[&str] = &["core", "bindings", "python", "node", "servers", "examples"];
 /// Documents for people, which speak of the tree.
 const DOCUMENTS: &[&str] = &["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"];
 
@@ -66,6 +66,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("core", "virtuallog-protocol *"),
     ("bindings", "virtuallog *"),
     ("python", "virtuallog-bindings *"),
+    ("node", "virtuallog-bindings *"),
     ("servers", "virtuallog *"),
     ("examples", "virtuallog *"),
 ];
@@ -154,7 +155,15 @@ fn files(folder: &str) -> Vec<String> {
         let path = if folder == "." { name.clone() } else { format!("{folder}/{name}") };
         let hidden = name.starts_with('.') && name != ".ci";
         if hidden
-            || matches!(name.as_str(), "target" | "__pycache__" | "quickstart-data" | "generated")
+            || matches!(
+                name.as_str(),
+                "target"
+                    | "__pycache__"
+                    | "node_modules"
+                    | "dist"
+                    | "quickstart-data"
+                    | "generated"
+            )
         {
             continue;
         }
@@ -275,7 +284,9 @@ fn nothing_is_left_to_do_later() {
     ];
     let mut broken = Vec::new();
     let ours = |path: &String| {
-        [".rs", ".py", ".pyi", ".sh", ".toml", ".md"].iter().any(|end| path.ends_with(end))
+        [".rs", ".py", ".pyi", ".ts", ".mjs", ".cjs", ".sh", ".toml", ".md"]
+            .iter()
+            .any(|end| path.ends_with(end))
     };
     for path in files(".").into_iter().filter(ours) {
         for (index, line) in read(&path).lines().enumerate() {
@@ -401,6 +412,11 @@ fn there_is_one_version() {
             }
         }
     }
+    for path in ["node/package.json", "node/npm/linux-x64-gnu/package.json"] {
+        if !read(path).contains(&format!("\n  \"version\": {version},\n")) {
+            broken.push(format!("{path}: the version is {version}"));
+        }
+    }
     assert!(crates >= PACKAGES.len() && projects >= 1, "the manifests were found");
     none("one version for everything:", &broken);
 }
@@ -409,6 +425,7 @@ fn there_is_one_version() {
 fn the_error_table_has_every_code_and_every_class() {
     let table = read("bindings/errors.toml");
     let classes = read("python/python/virtuallog/errors.py");
+    let typescript = read("node/ts/errors.ts");
     let mut broken = Vec::new();
     let rows: Vec<&str> = table.split("[[error]]").skip(1).collect();
     for code in virtuallog::ErrorCode::ALL {
@@ -428,6 +445,15 @@ fn the_error_table_has_every_code_and_every_class() {
         let class = class.unwrap_or("no class");
         if !classes.contains(&format!("class {class}(")) {
             broken.push(format!("python/python/virtuallog/errors.py: no `{class}`"));
+        }
+    }
+    for code in virtuallog::ErrorCode::ALL {
+        for line in
+            [format!("  | '{}'\n", code.name()), format!("  {}: {},\n", code.name(), code.retryable())]
+        {
+            if !typescript.contains(&line) {
+                broken.push(format!("node/ts/errors.ts: `{}`", line.trim()));
+            }
         }
     }
     assert_eq!(rows.len(), virtuallog::ErrorCode::ALL.len(), "rows of bindings/errors.toml");

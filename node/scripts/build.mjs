@@ -1,0 +1,43 @@
+// Builds the package in place: the TypeScript, and the platform's folder with the native half and the programs.
+//
+//     node scripts/build.mjs [--profile dev|release|dist]
+//
+// Needs Rust and a C compiler; what comes out needs neither.
+
+import { execFileSync } from 'node:child_process'
+import { chmodSync, copyFileSync, renameSync, rmSync } from 'node:fs'
+import { dirname, join, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+
+const { values } = parseArgs({ options: { profile: { type: 'string', default: 'release' } } })
+const node = resolve(dirname(fileURLToPath(import.meta.url)), '..')
+const run = (program, ...args) => execFileSync(program, args, { cwd: join(node, '..'), stdio: 'inherit' })
+
+if (process.platform !== 'linux' || process.arch !== 'x64') {
+  throw new Error(`there is no folder npm/${process.platform}-${process.arch}: make one like npm/linux-x64-gnu`)
+}
+const platform = join(node, 'npm', 'linux-x64-gnu')
+
+run('cargo', 'build', '--quiet', '--profile', values.profile, '-p', 'virtuallog-node', '-p', 'virtuallog-server')
+const metadata = execFileSync('cargo', ['metadata', '--no-deps', '--format-version=1'], {
+  cwd: node,
+  maxBuffer: 2 ** 26,
+})
+const built = join(JSON.parse(metadata).target_directory, values.profile === 'dev' ? 'debug' : values.profile)
+install('libvirtuallog_node.so', 'virtuallog.node')
+for (const program of ['virtuallog', 'virtuallogd']) {
+  install(program, program)
+  chmodSync(join(platform, program), 0o755)
+}
+
+rmSync(join(node, 'dist'), { recursive: true, force: true })
+run(join(node, 'node_modules', '.bin', 'tsc'), '--project', node)
+
+// Never written in place: a process that has the old one mapped would crash.
+function install(from, to) {
+  const fresh = join(platform, `${to}.new`)
+  copyFileSync(join(built, from), fresh)
+  if (values.profile !== 'dev') run('strip', fresh)
+  renameSync(fresh, join(platform, to))
+}
