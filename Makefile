@@ -1,4 +1,5 @@
-# Everything here works from a fresh clone: what is missing goes into .venv and target, and nowhere else.
+# Everything here works from a fresh clone: what is missing goes into .venv, node/node_modules and target, and
+# nowhere else. Of `.ci/setup`, 3 says that Python is missing, 4 that Node.js is.
 SHELL := bash
 PY := .venv/bin/python
 # Says nothing unless it fails.
@@ -6,14 +7,14 @@ PACKAGE = @out=$$(.venv/bin/maturin develop --quiet --release --manifest-path py
 	|| { echo "$$out"; exit 1; }
 export PYO3_PYTHON := $(CURDIR)/$(PY)
 
-.PHONY: help demo test bench python check fmt clean
+.PHONY: help demo test bench python node check fmt clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 14
 
 demo: ## a log from a disk to a cluster and back under load, a server killed meanwhile, and proof that nothing is lost
 	@echo "make demo: about 30 seconds, and 7 minutes more the first time, to build"
-	@.ci/setup
+	@.ci/setup || [ $$? = 4 ]
 	@echo "building"
 	@cargo build --quiet --release -p virtuallog-server
 	$(PACKAGE)
@@ -28,15 +29,20 @@ bench: ## the measured numbers, each against the bare thing on the same disk
 	@cargo build --quiet --release -p virtuallog-server
 	$(PACKAGE)
 	$(PY) python/bench/bench.py
+	cd node && npm run --silent build && npm run --silent bench
 	cargo bench --quiet -p virtuallog --bench embedded
 	cargo bench --quiet -p virtuallog --bench cluster
 
 python: ## the Python package, optimized, importable by .venv/bin/python
-	@.ci/setup
+	@.ci/setup || [ $$? = 4 ]
 	$(PACKAGE)
 
+node: ## the Node.js package, optimized, for `npm install PATH/TO/node` and `npm pack`
+	@.ci/setup || [ $$? = 3 ]
+	@cd node && npm run --silent build
+
 check: ## the compiler's and the linter's opinion, no test run
-	@.ci/setup
+	@.ci/setup || [ $$? = 4 ]
 	cargo fmt --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
@@ -45,3 +51,4 @@ fmt: ## formats the Rust code
 
 clean: ## removes all that was built
 	rm -rf target .venv python/python/virtuallog/_native*.so
+	rm -rf node/node_modules node/dist node/npm/*/virtuallog*

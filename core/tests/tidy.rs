@@ -448,9 +448,10 @@ fn the_error_table_has_every_code_and_every_class() {
         }
     }
     for code in virtuallog::ErrorCode::ALL {
-        for line in
-            [format!("  | '{}'\n", code.name()), format!("  {}: {},\n", code.name(), code.retryable())]
-        {
+        for line in [
+            format!("  | '{}'\n", code.name()),
+            format!("  {}: {},\n", code.name(), code.retryable()),
+        ] {
             if !typescript.contains(&line) {
                 broken.push(format!("node/ts/errors.ts: `{}`", line.trim()));
             }
@@ -481,7 +482,7 @@ fn documents_name_files_that_exist() {
         true => root().join(name).exists(),
         false => all.iter().any(|path| path.rsplit('/').next() == Some(name)),
     };
-    let ends = [".rs", ".md", ".toml", ".py", ".pyi", ".sh", ".txt", ".hex"];
+    let ends = [".rs", ".md", ".toml", ".py", ".pyi", ".ts", ".mjs", ".sh", ".txt", ".hex"];
     let mut broken = Vec::new();
     for document in DOCUMENTS {
         for (line, text) in prose(document) {
@@ -502,7 +503,7 @@ fn documents_name_files_that_exist() {
 #[test]
 fn the_readme_shows_the_tested_quickstarts() {
     let readme = read("README.md");
-    for file in ["main.rs", "main.py", "main.sh"] {
+    for file in ["main.rs", "main.py", "main.mjs", "main.sh"] {
         let path = format!("examples/quickstart/{file}");
         let marker = format!("<!-- {path} -->\n```");
         let block = readme.split(&marker).nth(1).unwrap_or_else(|| panic!("no `{marker}`"));

@@ -38,6 +38,6 @@ run(join(node, 'node_modules', '.bin', 'tsc'), '--project', node)
 function install(from, to) {
   const fresh = join(platform, `${to}.new`)
   copyFileSync(join(built, from), fresh)
-  if (values.profile !== 'dev') run('strip', fresh)
+  run('strip', fresh)
   renameSync(fresh, join(platform, to))
 }

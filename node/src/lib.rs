@@ -11,7 +11,6 @@
     unreachable_pub,
     reason = "what is exported to JavaScript has to be `pub`, and to Rust nothing is"
 )]
-
 #![cfg_attr(test, allow(dead_code, reason = "under test nothing is exported"))]
 
 mod cluster;

@@ -39,19 +39,42 @@ export function answer<T>(tag: Tag, signal?: AbortSignal): Promise<T> {
 
 function abortable<T>(tag: Tag, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
-    const abort = () => {
+    const settled = onAbort(signal, () => {
       waiting.delete(tag)
       queue.cancel(tag)
       idle()
       reject(signal.reason)
-    }
-    const settled = () => signal.removeEventListener('abort', abort)
+    })
     waiting.set(tag, {
       resolve: (value) => (settled(), resolve(value as T)),
       reject: (error) => (settled(), reject(error)),
     })
-    signal.addEventListener('abort', abort, { once: true })
   })
+}
+
+/** What is to be done when a signal aborts. One listener for each: thousands of calls may share a signal. */
+const aborts = new WeakMap<AbortSignal, { calls: Set<() => void>; listener: () => void }>()
+
+/** Calls `abort` when the signal does, unless what is given back was called before. */
+function onAbort(signal: AbortSignal, abort: () => void): () => void {
+  let shared = aborts.get(signal)
+  if (shared === undefined) {
+    const calls = new Set<() => void>()
+    const listener = () => {
+      aborts.delete(signal)
+      for (const call of calls) call()
+    }
+    shared = { calls, listener }
+    aborts.set(signal, shared)
+    signal.addEventListener('abort', listener, { once: true })
+  }
+  const { calls, listener } = shared
+  calls.add(abort)
+  return () => {
+    if (!calls.delete(abort) || calls.size > 0) return
+    aborts.delete(signal)
+    signal.removeEventListener('abort', listener)
+  }
 }
 
 /** Keeps the process alive until `release`. */
