@@ -84,22 +84,16 @@ export class LocalCluster implements AsyncDisposable {
     return this.#nodes.map(({ dir, address, running }, index) => ({ node: index + 1, address, dir, running }))
   }
 
-  /** Kills a node as it stands, as a crash would. `INVALID` when it does not run. */
-  async stop(node: number): Promise<void> {
-    const daemon = this.#nodes[node - 1]
-    if (!daemon?.running) throw invalid(`node ${node} does not run: there are ${this.#numbers(true)}`)
-    await daemon.kill()
+  /** Kills nodes as they stand, as a crash would. `INVALID` when one of them does not run. */
+  async stop(...nodes: number[]): Promise<void> {
+    await Promise.all(this.#find(nodes, true).map((node) => node.kill()))
   }
 
-  /** Starts a node that was stopped, on its directory and address, and waits until it is ready. */
-  async start(node: number): Promise<void> {
-    const daemon = this.#nodes[node - 1]
-    if (daemon === undefined || daemon.running) {
-      throw invalid(`node ${node} was not stopped: those that were are ${this.#numbers(false)}`)
-    }
-    await daemon.start()
-    if (!daemon.belongs) await daemon.joined()
-    daemon.unref()
+  /** Starts nodes that were stopped, on their directories and addresses, and waits until they are ready. */
+  async start(...nodes: number[]): Promise<void> {
+    const daemons = this.#find(nodes, false)
+    await Promise.all(daemons.map((node) => node.start()))
+    for (const node of daemons) node.unref()
   }
 
   /** Stops all nodes and removes what was temporary. Idempotent. */
@@ -124,9 +118,15 @@ export class LocalCluster implements AsyncDisposable {
     for (const node of this.#nodes) node.unref()
   }
 
-  #numbers(running: boolean): string {
-    const numbers = this.nodes.filter((node) => node.running === running).map((node) => node.node)
-    return numbers.join(', ') || 'none'
+  /** The nodes of these numbers, all of which run, or none. */
+  #find(nodes: number[], running: boolean): Daemon[] {
+    return nodes.map((node) => {
+      const daemon = this.#nodes[node - 1]
+      if (daemon?.running === running) return daemon
+      const others = this.nodes.filter((each) => each.running === running).map((each) => each.node)
+      const what = running ? 'does not run: those that do' : 'was not stopped: those that were'
+      throw invalid(`node ${node} ${what} are ${others.join(', ') || 'none'}`)
+    })
   }
 }
 
