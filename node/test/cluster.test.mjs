@@ -132,12 +132,12 @@ test('a node is drained and removed', async () => {
   const { node } = nodes.find((each) => each.sequences > 0)
   await virtuallog.drain(cluster.url, node)
   await log.append('b')
-  // The node that is asked hears of it from another.
+  // The node that is asked may hear of it from another, a moment later.
   let drained
   do drained = (await virtuallog.nodes(cluster.url)).nodes[node - 1]
   while (!drained.draining || drained.sequences > 0)
   await virtuallog.remove(cluster.url, node)
-  assert(!(await virtuallog.nodes(cluster.url)).nodes.some((each) => each.node === node))
+  while ((await virtuallog.nodes(cluster.url)).nodes.some((each) => each.node === node));
   await cluster.stop(node)
   await log.append('c')
   assert.deepEqual(await texts(log), ['a', 'b', 'c'])
