@@ -412,8 +412,9 @@ fn there_is_one_version() {
             }
         }
     }
-    for path in ["node/package.json", "node/npm/linux-x64-gnu/package.json"] {
-        if !read(path).contains(&format!("\n  \"version\": {version},\n")) {
+    let node = files("node").into_iter().filter(|path| path.ends_with("/package.json"));
+    for path in node {
+        if !read(&path).contains(&format!("\n  \"version\": {version},\n")) {
             broken.push(format!("{path}: the version is {version}"));
         }
     }

@@ -5,19 +5,22 @@
 // Needs Rust and a C compiler; what comes out needs neither.
 
 import { execFileSync } from 'node:child_process'
-import { chmodSync, copyFileSync, renameSync, rmSync } from 'node:fs'
+import { chmodSync, copyFileSync, existsSync, renameSync, rmSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 
+import { platform } from './platform.mjs'
+
 const { values } = parseArgs({ options: { profile: { type: 'string', default: 'release' } } })
 const node = resolve(dirname(fileURLToPath(import.meta.url)), '..')
+const folder = join(node, 'npm', platform)
 const run = (program, ...args) => execFileSync(program, args, { cwd: join(node, '..'), stdio: 'inherit' })
 
-if (process.platform !== 'linux' || process.arch !== 'x64') {
-  throw new Error(`there is no folder npm/${process.platform}-${process.arch}: make one like npm/linux-x64-gnu`)
+if (!existsSync(join(folder, 'package.json'))) {
+  console.error(`virtuallog is not packaged for ${platform}: give it a folder like npm/linux-x64-gnu`)
+  process.exit(1)
 }
-const platform = join(node, 'npm', 'linux-x64-gnu')
 
 run('cargo', 'build', '--quiet', '--profile', values.profile, '-p', 'virtuallog-node', '-p', 'virtuallog-server')
 const metadata = execFileSync('cargo', ['metadata', '--no-deps', '--format-version=1'], {
@@ -25,19 +28,20 @@ const metadata = execFileSync('cargo', ['metadata', '--no-deps', '--format-versi
   maxBuffer: 2 ** 26,
 })
 const built = join(JSON.parse(metadata).target_directory, values.profile === 'dev' ? 'debug' : values.profile)
-install('libvirtuallog_node.so', 'virtuallog.node')
+const library = process.platform === 'darwin' ? 'libvirtuallog_node.dylib' : 'libvirtuallog_node.so'
+install(library, 'virtuallog.node', '-x')
 for (const program of ['virtuallog', 'virtuallogd']) {
   install(program, program)
-  chmodSync(join(platform, program), 0o755)
+  chmodSync(join(folder, program), 0o755)
 }
 
 rmSync(join(node, 'dist'), { recursive: true, force: true })
 run(join(node, 'node_modules', '.bin', 'tsc'), '--project', node)
 
 // Never written in place: a process that has the old one mapped would crash.
-function install(from, to) {
-  const fresh = join(platform, `${to}.new`)
+function install(from, to, ...strip) {
+  const fresh = join(folder, `${to}.new`)
   copyFileSync(join(built, from), fresh)
-  run('strip', fresh)
-  renameSync(fresh, join(platform, to))
+  run('strip', ...strip, fresh)
+  renameSync(fresh, join(folder, to))
 }

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
-import { accessSync, constants, cpSync, existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
+import { accessSync, constants, cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { before, describe, test } from 'node:test'
@@ -100,11 +100,8 @@ describe('installed into a project of its own', () => {
     'from a tarball': async (scratch) => [await pack(PACKAGE, scratch)],
     // As a registry has it: the package names the platform's own, which carries all that is native.
     'in two halves': async (scratch) => {
-      const whole = copy(join(scratch, 'package'), (path) => !path.includes(join('package', 'npm')))
-      const manifest = JSON.parse(readFileSync(join(PACKAGE, 'package.json'), 'utf8'))
-      manifest.optionalDependencies = { '@virtuallog/linux-x64-gnu': version }
-      rewrite(join(whole, 'package.json'), manifest)
-        return [await pack(PLATFORM, scratch), await pack(whole, scratch)]
+      const { stdout } = await call(process.execPath, [join(PACKAGE, 'scripts', 'pack.mjs'), scratch], { env: BARE })
+      return stdout.trim().split('\n').map((tarball) => join(scratch, tarball))
     },
   }
   before(() => assert(existsSync(join(PACKAGE, 'dist', 'index.js')), 'it is built'))
@@ -131,15 +128,9 @@ describe('installed into a project of its own', () => {
   }
 })
 
-function rewrite(path, manifest) {
-  writeFileSync(path, JSON.stringify(manifest))
-}
-
 async function pack(from, to) {
-  await call('npm', ['pack', '--pack-destination', to], { cwd: from, env: BARE })
-  const name = JSON.parse(readFileSync(join(from, 'package.json'), 'utf8')).name.replace('@', '').replace('/', '-')
-  const file = readdirSync(to).find((file) => file === `${name}-${version}.tgz`)
-  return join(to, file)
+  const { stdout } = await call('npm', ['pack', '--silent', '--pack-destination', to], { cwd: from, env: BARE })
+  return join(to, stdout.trim())
 }
 
 test('the types are true for those who import and those who require', async () => {
