@@ -249,7 +249,7 @@ impl Reader {
 
 /// How to open a log; what is left out is taken from the URL, then by default.
 #[napi(object)]
-pub struct OpenOptions {
+pub struct LogOptions {
     pub create: Option<bool>,
     pub mode: Option<String>,
     pub loglet: Option<String>,
@@ -260,7 +260,7 @@ pub struct OpenOptions {
 
 /// Opens a log.
 #[napi(catch_unwind)]
-pub fn open(queue: &Queue, url: String, options: OpenOptions) -> Result<f64> {
+pub fn open(queue: &Queue, url: String, options: LogOptions) -> Result<f64> {
     let mode = match options.mode.map(|mode| mode.parse()).transpose() {
         Ok(mode) => mode,
         Err(error) => return submit(queue.answers(), Op::<()>::failed(error), |()| Value::None),
