@@ -38,5 +38,5 @@ pub use server::{Server, drain, init, nodes, remove};
 pub use virtuallog::server::{ClusterInfo, NodeInfo, Roles, ServerConfig};
 pub use virtuallog::{
     Appended, Chain, Entry, ErrorCode, Life, LogPos, MovePhase, MoveProgress, Next, Placement,
-    Plan, Segment, Start, Tail, Trimmed, VerifyReport,
+    Plan, Segment, Start, Tail, TrimLimit, Trimmed, VerifyReport,
 };

@@ -28,12 +28,25 @@ type BoxFuture<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
 
 /// An operation's answer to come. Give it up after it answered: it answers once.
 #[must_use = "an operation tells its outcome only to whoever waits for it"]
-pub struct Op<T>(PerProcess<BoxFuture<T>>);
+pub struct Op<T> {
+    future: PerProcess<BoxFuture<T>>,
+    takes: bool,
+}
 
 impl<T: Send + 'static> Op<T> {
     /// Polled wherever the caller polls: for futures that never block and only bring an answer.
     pub(crate) fn here(future: impl Future<Output = Result<T>> + Send + 'static) -> Self {
-        Self(PerProcess::new(Box::pin(future)))
+        Self { future: PerProcess::new(Box::pin(future)), takes: false }
+    }
+
+    /// As [`here`](Self::here), of an answer that is taken out of somewhere, such as entries of a
+    /// reader: once polled out it is lost unless it is given on, so nobody polls before he can.
+    pub(crate) fn taking(future: impl Future<Output = Result<T>> + Send + 'static) -> Self {
+        Self { takes: true, ..Self::here(future) }
+    }
+
+    pub(crate) fn takes(&self) -> bool {
+        self.takes
     }
 
     /// Runs on our runtime from now on, also while nobody polls; stopped when this is dropped.
@@ -56,7 +69,15 @@ impl<T: Send + 'static> Op<T> {
 
     /// The same operation with its answer converted.
     pub fn map<U: Send + 'static>(self, convert: impl FnOnce(T) -> U + Send + 'static) -> Op<U> {
-        Op::here(async move { self.await.map(convert) })
+        Op { takes: self.takes, ..Op::here(async move { self.await.map(convert) }) }
+    }
+
+    /// The same operation with its outcome, good or bad, turned into a value.
+    pub fn settle<U: Send + 'static>(
+        self,
+        convert: impl FnOnce(Result<T>) -> U + Send + 'static,
+    ) -> Op<U> {
+        Op { takes: self.takes, ..Op::here(async move { Ok(convert(self.await)) }) }
     }
 
     /// Waits on this thread. `None`: time ran out, the operation goes on, and one may wait again.
@@ -94,7 +115,7 @@ impl<T: Send + 'static> Op<T> {
 
     fn poll_once(&mut self, context: &mut Context<'_>) -> Poll<Result<T>> {
         let guarded = || -> Result<Poll<Result<T>>> {
-            let future = self.0.get_mut()?;
+            let future = self.future.get_mut()?;
             let _entered = runtime::enter()?;
             Ok(future.as_mut().poll(context))
         };

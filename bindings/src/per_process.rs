@@ -21,6 +21,7 @@ pub(crate) struct PerProcess<T> {
 
 impl<T> PerProcess<T> {
     pub(crate) fn new(value: T) -> Self {
+        runtime::watch_forks();
         Self { generation: runtime::generation(), value: Some(value) }
     }
 

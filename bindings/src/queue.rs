@@ -1,7 +1,7 @@
 //! Many operations, told to a host's event loop in batches.
 //!
 //! The queue is a small executor of its own. [`submit`](CompletionQueue::submit) polls an operation
-//! once, on the host's thread; what is not ready stays here under its tag, with a waker that does
+//! once (but one whose answer a cancel would lose), on the host's thread; what is not ready stays here under its tag, with a waker that does
 //! nothing but note the tag. Only the edge from none to some noted tags wakes the host, through its
 //! [`HostWaker`]: one byte on a socket, one call into a loop. The host then comes with
 //! [`drain`](CompletionQueue::drain), which polls the noted operations on the host's own thread. So
@@ -87,6 +87,12 @@ impl<V: Send + 'static> CompletionQueue<V> {
         let tag = pending.next_tag;
         pending.next_tag += 1;
         let waker = Waker::from(Arc::new(TagWaker { tag, ready: inner.ready.clone() }));
+        if op.takes() {
+            // Polled by `drain` alone, which gives its answer out: in between a cancel would lose it.
+            waker.wake_by_ref();
+            pending.ops.insert(tag, (op, waker));
+            return Ok(tag);
+        }
         match Pin::new(&mut op).poll(&mut Context::from_waker(&waker)) {
             Poll::Pending => drop(pending.ops.insert(tag, (op, waker))),
             // Even what is known at once comes through `drain`: the host has one path.
@@ -119,12 +125,13 @@ impl<V: Send + 'static> CompletionQueue<V> {
         Ok(Done { outcomes, more })
     }
 
-    /// Drops an operation whose outcome nobody wants. An append stays submitted.
-    pub fn cancel(&self, tag: u64) {
-        if let Ok(inner) = self.0.get() {
-            let removed = lock(&inner.pending).ops.remove(&tag);
-            drop(removed);
-        }
+    /// Drops an operation whose outcome nobody wants; false when it was given out before. An append
+    /// stays submitted.
+    pub fn cancel(&self, tag: u64) -> bool {
+        let Ok(inner) = self.0.get() else { return false };
+        let removed = lock(&inner.pending).ops.remove(&tag);
+        // Dropped without the lock.
+        removed.is_some()
     }
 
     /// Drops every operation and wakes the host no more. Idempotent.
@@ -259,11 +266,26 @@ mod tests {
         let tag = queue.submit(Op::ready(Ok(1))).expect("open");
         let (send, op) = waiting();
         let cancelled = queue.submit(op).expect("open");
-        queue.cancel(cancelled);
+        assert!(queue.cancel(cancelled) && !queue.cancel(cancelled));
         assert!(send.is_closed(), "what is cancelled is dropped");
         let done = queue.drain(8).expect("same process");
         assert_eq!(done.outcomes, [(tag, Ok(1))]);
         assert_eq!(counter.wakes(), 1);
+    }
+
+    #[test]
+    fn what_is_taken_is_not_lost_by_a_cancel() {
+        let left = Arc::new(AtomicUsize::new(1));
+        let take = || {
+            let left = left.clone();
+            Op::taking(async move { Ok(left.fetch_sub(1, Ordering::Relaxed)) })
+                .map(|taken| taken * 10)
+        };
+        let queue = CompletionQueue::new(Counter::default());
+        let cancelled = queue.submit(take()).expect("open");
+        assert!(queue.cancel(cancelled));
+        let tag = queue.submit(take()).expect("open");
+        assert_eq!(queue.drain(8).expect("same process").outcomes, [(tag, Ok(10))]);
     }
 
     #[test]

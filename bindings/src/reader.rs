@@ -89,7 +89,7 @@ impl Reader {
             return Op::ready(Err(Error::invalid(message)));
         }
         let turn = Turn(state);
-        Op::here(async move {
+        Op::taking(async move {
             let batch = poll_fn(|context| lock(&turn.0).poll_batch(entries_max, context));
             match timeout {
                 None => batch.await,

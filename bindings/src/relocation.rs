@@ -54,7 +54,7 @@ impl Relocation {
             Err(error) => Op::ready(Err(error)),
             Ok(steps) => {
                 let steps = steps.clone();
-                Op::here(async move { steps.lock().await.next().await })
+                Op::taking(async move { steps.lock().await.next().await })
             }
         }
     }

@@ -43,7 +43,7 @@ pub(crate) fn runtime() -> Result<&'static Runtime> {
         // SAFETY: a pointer that was stored came from `Box::into_raw` and is never freed.
         return Ok(unsafe { &*built });
     }
-    install_fork_handler();
+    watch_forks();
     let fresh = Box::into_raw(Box::new(build()?));
     match RUNTIME.compare_exchange(ptr::null_mut(), fresh, Ordering::AcqRel, Ordering::Acquire) {
         // SAFETY: `fresh` came from `Box::into_raw` just now and from here on is never freed.
@@ -86,8 +86,9 @@ fn build() -> Result<Runtime> {
         })
 }
 
-fn install_fork_handler() {
-    if HANDLER_INSTALLED.swap(true, Ordering::AcqRel) {
+/// From now on forks are counted.
+pub(crate) fn watch_forks() {
+    if HANDLER_INSTALLED.load(Ordering::Acquire) || HANDLER_INSTALLED.swap(true, Ordering::AcqRel) {
         return;
     }
     // SAFETY: `in_child` is a function of the wanted signature that lives as long as the library
