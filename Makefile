@@ -5,12 +5,15 @@ PY := .venv/bin/python
 # Says nothing unless it fails.
 PACKAGE = @out=$$(.venv/bin/maturin develop --quiet --release --manifest-path python/Cargo.toml 2>&1) \
 	|| { echo "$$out"; exit 1; }
+# `dist` is small and takes long to build, `release` the other way round.
+C_PROFILE := dist
+PREFIX := /usr/local
 export PYO3_PYTHON := $(CURDIR)/$(PY)
 
-.PHONY: help demo test bench python node check fmt clean
+.PHONY: help demo test bench python node c install c-check check fmt clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 14
 
 demo: ## a log from a disk to a cluster and back under load, a server killed meanwhile, and proof that nothing is lost
 	@echo "make demo: about 30 seconds, and 7 minutes more the first time, to build"
@@ -24,7 +27,7 @@ test: ## everything that has to hold before a commit
 	@.ci/test
 
 bench: ## the measured numbers, each against the bare thing on the same disk
-	@echo "make bench: about 8 minutes, and 4 minutes more the first time, to build"
+	@echo "make bench: about 9 minutes, and 5 minutes more the first time, to build"
 	@.ci/setup
 	@cargo build --quiet --release -p virtuallog-server
 	$(PACKAGE)
@@ -32,6 +35,7 @@ bench: ## the measured numbers, each against the bare thing on the same disk
 	cd node && npm run --silent build && npm run --silent bench
 	cargo bench --quiet -p virtuallog --bench embedded
 	cargo bench --quiet -p virtuallog --bench cluster
+	cargo bench --quiet -p virtuallog-c --bench c
 
 python: ## the Python package, optimized, importable by .venv/bin/python
 	@.ci/setup || [ $$? = 4 ]
@@ -40,6 +44,18 @@ python: ## the Python package, optimized, importable by .venv/bin/python
 node: ## the Node.js package, optimized, for `npm install PATH/TO/node` and `npm pack`
 	@.ci/setup || [ $$? = 3 ]
 	@cd node && npm run --silent build
+
+c: ## the libraries for C and C++, and the two programs, optimized
+	@.ci/setup || [ $$? != 1 ]
+	cargo rustc --quiet --profile $(C_PROFILE) -p virtuallog-c --lib --crate-type cdylib,staticlib
+	cargo build --quiet --profile $(C_PROFILE) -p virtuallog-server --bins
+
+install: c ## all that C and C++ need, under PREFIX (default /usr/local), behind DESTDIR
+	@FROM=$${CARGO_TARGET_DIR:-target}/$(C_PROFILE) PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" c/install/install
+
+c-check: ## the scenarios and random calls in C and C++ under valgrind and AddressSanitizer; about 15 minutes
+	@.ci/setup || [ $$? != 1 ]
+	@c/check
 
 check: ## the compiler's and the linter's opinion, no test run
 	@.ci/setup || [ $$? = 4 ]

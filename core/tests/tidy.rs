@@ -18,7 +18,7 @@ const FUNCTION_LINES_MAX: usize = 80;
 const LONGER: &[&str] = &[];
 
 /// Folders whose Rust code is ours.
-const RUST: &[&str] = &["core", "bindings", "python", "node", "servers", "examples"];
+const RUST: &[&str] = &["core", "bindings", "c", "python", "node", "servers", "examples"];
 /// Documents for people, which speak of the tree.
 const DOCUMENTS: &[&str] = &["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"];
 
@@ -65,6 +65,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("core/protocol", "bytes crc-fast prost thiserror"),
     ("core", "virtuallog-protocol *"),
     ("bindings", "virtuallog *"),
+    ("c", "virtuallog-bindings *"),
     ("python", "virtuallog-bindings *"),
     ("node", "virtuallog-bindings *"),
     ("servers", "virtuallog *"),
@@ -80,6 +81,7 @@ const NAMED_PLACES: &[(&str, &[&str], &[&str])] = &[
         &["thread::spawn", "thread::Builder", "thread::scope"],
         &[
             "core/src/server/batch_thread.rs",
+            "c/src/local_cluster.rs",
             "core/src/storage/mod.rs",
             "core/src/store.rs",
             "servers/src/commands/append.rs",
@@ -118,7 +120,12 @@ const NAMED_PLACES: &[(&str, &[&str], &[&str])] = &[
     (
         "the environment is read",
         &["env::var"],
-        &["bindings/src/runtime.rs", "servers/src/cli.rs", "servers/src/commands/append.rs"],
+        &[
+            "bindings/src/runtime.rs",
+            "c/src/local_cluster.rs",
+            "servers/src/cli.rs",
+            "servers/src/commands/append.rs",
+        ],
     ),
     (
         "the file system is touched",
@@ -133,7 +140,11 @@ const NAMED_PLACES: &[(&str, &[&str], &[&str])] = &[
             "servers/src/daemon/settings.rs",
         ],
     ),
-    ("a lint against unsafe code is lifted", &["allow(unsafe_code)"], &["bindings/src/runtime.rs"]),
+    (
+        "a lint against unsafe code is lifted",
+        &["allow(unsafe_code)"],
+        &["bindings/src/runtime.rs", "c/src/lib.rs"],
+    ),
 ];
 
 fn root() -> PathBuf {

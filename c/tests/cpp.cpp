@@ -1,0 +1,155 @@
+// What only C++ has: exceptions, futures, a queue with callbacks, moves, ranges of any container.
+#include <poll.h>
+
+#include <array>
+#include <cstddef>
+#include <iostream>
+#include <list>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "virtuallog.hpp"
+
+namespace {
+
+int passed = 0, failed = 0;
+
+void check(bool holds, const char *what) {
+  (holds ? passed : failed)++;
+  if (!holds) std::cerr << "not so: " << what << '\n';
+}
+
+template <class Call>
+virtuallog::errc code(Call &&call) {
+  try {
+    call();
+  } catch (const virtuallog::error &error) {
+    return error.code();
+  }
+  return static_cast<virtuallog::errc>(0);
+}
+
+void values() {
+  virtuallog::log log = virtuallog::open("memory:");
+  const std::array<std::byte, 2> bytes{std::byte{1}, std::byte{0}};
+  const std::vector<std::uint8_t> vector{1, 2, 3};
+  const std::list<std::string> list{"a", "b"};
+  check(log.append(bytes) == 0 && log.append(vector) == 1 && log.append(std::string_view("c")) == 2, "any bytes");
+  check(log.append_many(list) == 3, "any range");
+  check(log.append_all(list)->count == 2, "any range, pipelined");
+  check(!log.append_all(std::vector<std::string>()), "no entries");
+  virtuallog::reader reader = log.read(0);
+  std::size_t count = 0;
+  for (const virtuallog::entry &entry : reader) {
+    check(entry.position() == count, "positions");
+    if (entry.position() == 1) check(entry.payload().size() == 3 && reader.position() == 2, "the place in a loop");
+    count++;
+  }
+  check(count == 7, "all entries");
+}
+
+void errors() {
+  virtuallog::log log = virtuallog::open("memory:");
+  try {
+    log.append(std::string(2 << 20, 'x'));
+    check(false, "too large");
+  } catch (const virtuallog::error &error) {
+    check(error.code() == virtuallog::errc::too_large && std::string(error.name()) == "TOO_LARGE", "a code");
+    check(!error.retryable() && !error.in_doubt() && !error.token(), "what it says of itself");
+    check(std::string(error.what()).find("TOO_LARGE: ") == 0, "a message");
+  }
+  log.append_many({"a", "b"});
+  log.prefix_trim(1);
+  try {
+    for (const virtuallog::entry &entry : log.read(0)) check(entry.position() > 0, "trimmed");
+    check(false, "a trimmed start");
+  } catch (const virtuallog::error &error) {
+    check(error.code() == virtuallog::errc::trimmed && error.position() == 1, "the first position kept");
+  }
+  check(code([&] { log.read_next(0, {}, virtuallog::timeout::forever()); }) == virtuallog::errc::trimmed, "read_next");
+  virtuallog::log moved = std::move(log);
+  check(code([&] { log.append("x"); }) == virtuallog::errc::invalid, "a log that was moved from");
+  moved.close();
+  check(code([&] { moved.append("x"); }) == virtuallog::errc::closed, "a log that was closed");
+}
+
+void futures() {
+  virtuallog::log log = virtuallog::open("memory:");
+  std::vector<std::future<std::uint64_t>> appends;
+  for (int i = 0; i < 1000; i++) appends.push_back(log.append_async(std::to_string(i)));
+  for (std::size_t i = 0; i < appends.size(); i++) check(appends[i].get() == i, "in call order");
+  auto refused = log.append_async(std::string(2 << 20, 'x'));
+  check(code([&] { refused.get(); }) == virtuallog::errc::too_large, "a future's error");
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; i++) {
+    threads.emplace_back([&] {
+      for (int n = 0; n < 100; n++) log.append_async("from a thread").get();
+    });
+  }
+  for (std::thread &thread : threads) thread.join();
+  check(log.check_tail().position == 1400, "threads share a log");
+}
+
+void callbacks() {
+  virtuallog::log log = virtuallog::open("memory:");
+  virtuallog::queue queue;
+  std::uint64_t sum = 0;
+  int refused = 0;
+  for (int i = 0; i < 100; i++) {
+    log.append(queue, "x", [&](virtuallog::outcome<std::uint64_t> outcome) { sum += outcome.get(); });
+  }
+  log.append(queue, std::string(2 << 20, 'x'), [&](virtuallog::outcome<std::uint64_t> outcome) {
+    refused += !outcome.ok() && outcome.failure().code() == virtuallog::errc::too_large;
+  });
+  while (queue.size() > 0) {
+    pollfd readable{queue.fd(), POLLIN, 0};
+    check(poll(&readable, 1, 10000) == 1, "the descriptor tells");
+    queue.run();
+  }
+  check(sum == 99 * 100 / 2 && refused == 1, "every callback ran once");
+  check(queue.run() == 0, "nothing is left");
+  queue.submit<vlog_tail>(
+      [&](const vlog_call *call, vlog_tail *tail, vlog_error *error) {
+        return vlog_check_tail(log.get(), call, tail, error);
+      },
+      [&](virtuallog::outcome<vlog_tail> outcome) { sum = outcome.get().position; });
+  queue.run_forever();
+  check(sum == 100, "any operation");
+  queue.close();
+  check(code([&] { queue.run(); }) == virtuallog::errc::closed, "a queue that was closed");
+  check(code([&] { log.append(queue, "x", [](virtuallog::outcome<std::uint64_t>) {}); }) == virtuallog::errc::closed,
+        "a queue that takes nothing");
+}
+
+void subscriptions() {
+  virtuallog::log log = virtuallog::open("memory:");
+  virtuallog::reader subscription = log.subscribe(virtuallog::first);
+  std::thread writer([&] {
+    for (int i = 0; i < 50; i++) log.append(std::to_string(i));
+    log.seal();
+  });
+  int count = 0;
+  for (const virtuallog::entry &entry : subscription) check(entry.text() == std::to_string(count++), "in order");
+  writer.join();
+  check(count == 50, "up to the end of a log that was ended");
+  check(code([&] { log.append("x"); }) == virtuallog::errc::sealed, "ended");
+}
+
+}  // namespace
+
+int main(int argc, char **argv) {
+  if (argc != 2) return 2;
+  values();
+  errors();
+  futures();
+  callbacks();
+  subscriptions();
+  const std::string store = std::string("file:") + argv[1] + "/store/";
+  virtuallog::create(store + "one");
+  check(virtuallog::logs(store) == std::vector<std::string>{"one"}, "the logs of a store");
+  virtuallog::remove_log(store + "one");
+  check(code([&] { virtuallog::remove_log(store + "one"); }) == virtuallog::errc::not_found, "gone");
+  std::cout << passed << " passed, " << failed << " failed\n";
+  return failed == 0 ? 0 : 1;
+}

@@ -1,0 +1,111 @@
+//! What is installed is found, by pkg-config and by CMake, and used by programs outside of this tree: in C and
+//! C++, with the shared and with the static library. The programs of the cluster come along.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use support::{built, done, root};
+use tempfile::TempDir;
+
+struct Installed {
+    /// Gone with everything in it at the end.
+    folder: TempDir,
+    prefix: PathBuf,
+}
+
+/// Installs into a folder, and puts the quickstarts beside it as a project of their own.
+fn installed() -> Installed {
+    let folder = tempfile::tempdir().expect("a directory can be made");
+    let prefix = folder.path().join("prefix");
+    let mut install = Command::new(root().join("c/install/install"));
+    done(install.env("FROM", built()).env("PREFIX", &prefix).env_remove("DESTDIR"));
+    for file in ["main.c", "main.cpp"] {
+        fs::copy(root().join("examples/quickstart").join(file), folder.path().join(file))
+            .expect("a copy");
+    }
+    for file in ["CMakeLists.txt", "cluster.cpp"] {
+        fs::copy(root().join("c/tests/outside").join(file), folder.path().join(file))
+            .expect("a copy");
+    }
+    Installed { folder, prefix }
+}
+
+impl Installed {
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// With the library where it was installed, and no path of Cargo's.
+    fn quickstart_runs(&self, program: &Path) {
+        let name = program.file_name().expect("it has a name").to_string_lossy();
+        let mut quickstart = Command::new(program);
+        quickstart.arg(format!("file:{}/{name}-store/fruit", self.path().display()));
+        let said = done(quickstart.env("LD_LIBRARY_PATH", self.prefix.join("lib")));
+        let expected = fs::read_to_string(root().join("examples/quickstart/expected.txt"));
+        assert_eq!(said, expected.expect("it is there"), "{name}");
+    }
+}
+
+#[test]
+fn pkg_config_finds_it() {
+    let installed = installed();
+    for (compiler, standard, source) in
+        [("cc", "-std=c99", "main.c"), ("c++", "-std=c++17", "main.cpp")]
+    {
+        for is_static in [false, true] {
+            let mut ask = Command::new("pkg-config");
+            ask.env("PKG_CONFIG_PATH", installed.prefix.join("lib/pkgconfig"));
+            ask.args(["--cflags", "--libs", "virtuallog"]).args(is_static.then_some("--static"));
+            let flags = done(&mut ask);
+            // The linker takes the shared library where there are both.
+            let flags = match is_static {
+                true => flags.replace("-lvirtuallog", "-l:libvirtuallog.a"),
+                false => flags,
+            };
+            let program = installed.path().join(format!("{source}-{is_static}"));
+            let mut compile = Command::new(compiler);
+            compile.arg(standard).arg(installed.path().join(source)).arg("-o").arg(&program);
+            done(compile.args(flags.split_whitespace()));
+            installed.quickstart_runs(&program);
+        }
+    }
+}
+
+#[test]
+fn cmake_finds_it() {
+    let installed = installed();
+    // Found by where it lies, so it may be moved.
+    let moved = Installed { prefix: installed.path().join("moved"), ..installed };
+    fs::rename(moved.path().join("prefix"), &moved.prefix).expect("it can be moved");
+    let build = moved.path().join("build");
+    let mut configure = Command::new("cmake");
+    configure.arg("-S").arg(moved.path()).arg("-B").arg(&build);
+    done(configure.arg(format!("-DCMAKE_PREFIX_PATH={}", moved.prefix.display())));
+    done(Command::new("cmake").arg("--build").arg(&build));
+    for program in ["c-virtuallog", "cpp-virtuallog", "c-static", "cpp-static"] {
+        moved.quickstart_runs(&build.join(program));
+    }
+    // With the programs that were installed, found from where the library lies.
+    let mut cluster = Command::new(build.join("cluster"));
+    let said =
+        done(cluster.env("PATH", "").env_remove("VIRTUALLOG_BIN").env_remove("LD_LIBRARY_PATH"));
+    assert_eq!(said, "one\ntwo\nthree\nINVALID\n");
+}
+
+#[test]
+fn destdir_comes_before_the_prefix_and_is_written_nowhere() {
+    let folder = tempfile::tempdir().expect("a directory can be made");
+    let mut install = Command::new(root().join("c/install/install"));
+    install.env("FROM", built()).env("PREFIX", "/opt/virtuallog").env("DESTDIR", folder.path());
+    done(&mut install);
+    let there = folder.path().join("opt/virtuallog");
+    let found = fs::read_to_string(there.join("lib/pkgconfig/virtuallog.pc")).expect("it is there");
+    assert!(found.starts_with("prefix=/opt/virtuallog\n"), "{found}");
+    for program in ["virtuallog", "virtuallogd"] {
+        let said = done(Command::new(there.join("bin").join(program)).arg("--version"));
+        assert_eq!(said, format!("{program} {}\n", env!("CARGO_PKG_VERSION")));
+    }
+}
