@@ -104,6 +104,9 @@ pub(crate) fn create(
 /// The folder of the registers, which the MetaStore keeps beside the loglets.
 const REGISTERS: &str = "meta";
 
+/// By which the owner of a store is reached.
+const SOCKETS: [&str; 2] = ["socket", "socket.new"];
+
 /// Whether the directory is new or holds a store, without changing it.
 ///
 /// # Errors
@@ -114,7 +117,9 @@ pub(crate) fn look(disk: &dyn Disk, root: &Path) -> Result<Option<Manifest>, Err
         return Ok(manifest);
     }
     let names = disk.list(root).map_err(|e| io_error("list", root, e))?;
-    let known = [JOURNAL, LOGLETS, REGISTERS, "LOCK", "manifest.new", NAMES[0], NAMES[1]];
+    let mut known = vec![JOURNAL, LOGLETS, REGISTERS, "LOCK", "manifest.new"];
+    known.extend(NAMES);
+    known.extend(SOCKETS);
     if let Some(other) = names.iter().find(|name| !known.contains(&name.as_str())) {
         return Err(Error::invalid(format!(
             "`{}` is not a store and not empty (it holds `{other}`): choose another directory",

@@ -428,6 +428,9 @@ fn what_is_missing_or_foreign_is_named() {
     let retired = retired.crash(|_| false);
     disk::Disk::remove_file(&retired, Path::new("/store/manifest")).unwrap();
     assert_eq!(code(open(&retired).unwrap_err()), ErrorCode::DataLoss);
+    // What the owner leaves behind when it is killed.
+    disk::Disk::open(&retired, Path::new("/store/socket"), OpenMode::Create).unwrap();
+    assert_eq!(code(open(&retired).unwrap_err()), ErrorCode::DataLoss);
     let newer = disk.crash(|_| true);
     newer.damage(Path::new("/store/manifest"), |bytes| {
         bytes[4] += 1;

@@ -41,7 +41,12 @@ impl Stream {
             }),
         };
         connected.map_err(|error| {
-            let message = format!("cannot connect to {address}: {error}");
+            let message = match error.kind() {
+                io::ErrorKind::ConnectionRefused => {
+                    format!("nobody listens on {address}: start the server, or correct the address")
+                }
+                _ => format!("cannot connect to {address}: {error}"),
+            };
             Error::new(ErrorCode::Unavailable, message).with_source(error)
         })
     }
