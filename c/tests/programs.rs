@@ -108,6 +108,21 @@ fn the_examples_in_cpp() {
     examples("main.cpp");
 }
 
+/// The first programs that the README shows, each after the other over the same log.
+#[test]
+fn what_the_readme_shows() {
+    let folder = tempfile::tempdir().expect("a directory can be made");
+    let readme = std::fs::read_to_string(root().join("c/README.md")).expect("it is there");
+    for (language, file, expected) in [("c", "hello.c", "at 0\n"), ("cpp", "hello.cpp", "hello\n")]
+    {
+        let block = readme.split(&format!("```{language}\n")).nth(1).expect("there is one");
+        let source = folder.path().join(file);
+        std::fs::write(&source, block.split("```").next().expect("a part")).expect("it is written");
+        let hello = program(folder.path(), &format!("hello-{language}"), &[source]);
+        assert_eq!(done(run(&hello).current_dir(folder.path())), expected, "{file}");
+    }
+}
+
 #[test]
 fn calls_that_no_careful_program_makes() {
     let folder = tempfile::tempdir().expect("a directory can be made");
