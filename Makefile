@@ -10,7 +10,7 @@ C_PROFILE := dist
 PREFIX := /usr/local
 export PYO3_PYTHON := $(CURDIR)/$(PY)
 
-.PHONY: help demo test bench python node c install c-check check fmt clean
+.PHONY: help demo test bench chaos python node c install c-check check fmt clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 14
@@ -36,6 +36,20 @@ bench: ## the measured numbers, each against the bare thing on the same disk
 	cargo bench --quiet -p virtuallog --bench embedded
 	cargo bench --quiet -p virtuallog --bench cluster
 	cargo bench --quiet -p virtuallog-c --bench c
+
+# What `make chaos` keeps to: `make chaos MINUTES=10 SEED=3 NODES=5 KINDS=kill,cut`; no kinds: all of them.
+MINUTES ?= 1
+SEED ?= 1
+NODES ?= 3
+KINDS ?=
+
+chaos: ## kills, pauses, cuts off and powers off real nodes under load, and judges what is left
+	@.ci/setup || [ $$? = 4 ]
+	@cargo build --quiet --release -p virtuallog-server --bins
+	$(PACKAGE)
+	@cargo run --quiet --release -p virtuallog-server --example chaos -- \
+		--seconds $$(($(MINUTES) * 60)) --seed $(SEED) --nodes $(NODES) $(if $(KINDS),--kinds $(KINDS)) \
+		--client "$(PY) servers/examples/chaos/client.py"
 
 python: ## the Python package, optimized, importable by .venv/bin/python
 	@.ci/setup || [ $$? = 4 ]
