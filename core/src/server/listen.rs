@@ -65,9 +65,8 @@ pub(super) async fn run(listener: TcpListener, node: Arc<Node>, others: mpsc::Se
             let _room = room;
             match tokio::time::timeout(FIRST_BYTES_TIMEOUT, is_ours(&stream)).await {
                 Ok(Ok(true)) => {
-                    let _ = stream.set_nodelay(true);
                     let handler: Arc<dyn Handler> = node;
-                    if let Err(error) = serve(Stream::Tcp(stream), handler).await {
+                    if let Err(error) = serve(Stream::tcp(stream), handler).await {
                         tracing::debug!(%error, "a connection ended");
                     }
                 }

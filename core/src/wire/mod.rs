@@ -8,9 +8,13 @@
 pub(crate) mod frame;
 pub(crate) mod messages;
 pub(crate) mod serve;
+#[cfg(test)]
+mod simulated;
 mod stream;
 pub(crate) mod tcp;
 pub(crate) mod transport;
+#[cfg(test)]
+mod turmoil_tests;
 
 pub(crate) use stream::Stream;
 

@@ -7,12 +7,16 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use rustix::net::sockopt;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
 
 use super::frame::{self, Packet};
+#[cfg(test)]
+use super::simulated::Simulated;
 use crate::error::{Error, ErrorCode};
 
 /// Bytes that may wait for a peer that does not take them; beyond it the connection ends.
@@ -21,24 +25,51 @@ pub(crate) const OUTBOX_BYTES_MAX: usize = 64 << 20;
 const READ_ROOM: usize = 16 << 10;
 /// What a read buffer starts with.
 const READ_BUFFER: usize = 64 << 10;
+/// Over a connection on which nothing comes for so long the other machine is asked whether it is there,
+/// and so often at this distance before it is given up.
+const ASK_AFTER: Duration = Duration::from_secs(5);
+const ASK_EVERY: Duration = Duration::from_secs(3);
+const ASK_MAX: u32 = 4;
+/// What was sent and is not acknowledged by the other machine for so long ends the connection.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(20);
 
 /// A socket of either kind.
 #[derive(Debug)]
 pub(crate) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// Of a simulated network.
+    #[cfg(test)]
+    Simulated(Simulated),
 }
 
 impl Stream {
+    /// A TCP connection as ours are: nothing waits to be sent, and a machine that vanished without a
+    /// word is given up in seconds. By default that takes a quarter of an hour, during which every call
+    /// to a node that has long been back would go into the void.
+    pub(crate) fn tcp(stream: TcpStream) -> Stream {
+        let _ = stream.set_nodelay(true);
+        // None of this fails on a connected socket; where it does, only less is noticed.
+        let _ = sockopt::set_tcp_keepidle(&stream, ASK_AFTER);
+        let _ = sockopt::set_tcp_keepintvl(&stream, ASK_EVERY);
+        let _ = sockopt::set_tcp_keepcnt(&stream, ASK_MAX);
+        let _ = sockopt::set_socket_keepalive(&stream, true);
+        #[cfg(target_os = "linux")]
+        let _ = sockopt::set_tcp_user_timeout(&stream, UNACKNOWLEDGED_MAX.as_millis() as u32);
+        Stream::Tcp(stream)
+    }
+
     /// # Errors
     /// `UNAVAILABLE`: nobody listens there.
     pub(crate) async fn connect(address: &str) -> Result<Stream, Error> {
         let connected = match address.starts_with('/') {
+            #[cfg(test)]
+            false if turmoil::in_simulation() => {
+                Simulated::connect(address).await.map(Stream::Simulated)
+            }
             true => UnixStream::connect(address).await.map(Stream::Unix),
-            false => TcpStream::connect(address).await.and_then(|stream| {
-                stream.set_nodelay(true)?;
-                Ok(Stream::Tcp(stream))
-            }),
+            false => TcpStream::connect(address).await.map(Stream::tcp),
         };
         connected.map_err(|error| {
             let message = match error.kind() {
@@ -56,6 +87,8 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.into_std().map(Detached::Tcp),
             Stream::Unix(stream) => stream.into_std().map(Detached::Unix),
+            #[cfg(test)]
+            Stream::Simulated(stream) => Ok(Detached::Simulated(stream)),
         }
     }
 
@@ -63,6 +96,8 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.readable().await,
             Stream::Unix(stream) => stream.readable().await,
+            #[cfg(test)]
+            Stream::Simulated(stream) => stream.readable().await,
         }
     }
 
@@ -70,6 +105,8 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.writable().await,
             Stream::Unix(stream) => stream.writable().await,
+            #[cfg(test)]
+            Stream::Simulated(stream) => stream.writable().await,
         }
     }
 
@@ -77,6 +114,8 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.try_read_buf(buffer),
             Stream::Unix(stream) => stream.try_read_buf(buffer),
+            #[cfg(test)]
+            Stream::Simulated(stream) => stream.try_read(buffer),
         }
     }
 
@@ -84,6 +123,8 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.try_write_vectored(parts),
             Stream::Unix(stream) => stream.try_write_vectored(parts),
+            #[cfg(test)]
+            Stream::Simulated(stream) => stream.try_write(parts),
         }
     }
 }
@@ -93,6 +134,8 @@ impl Stream {
 pub(crate) enum Detached {
     Tcp(std::net::TcpStream),
     Unix(std::os::unix::net::UnixStream),
+    #[cfg(test)]
+    Simulated(Simulated),
 }
 
 impl Detached {
@@ -101,6 +144,8 @@ impl Detached {
         match self {
             Detached::Tcp(stream) => TcpStream::from_std(stream).map(Stream::Tcp),
             Detached::Unix(stream) => UnixStream::from_std(stream).map(Stream::Unix),
+            #[cfg(test)]
+            Detached::Simulated(stream) => Ok(Stream::Simulated(stream)),
         }
     }
 }
@@ -188,6 +233,8 @@ pub(crate) struct Outbox {
     stream: Arc<Stream>,
     waiting: Mutex<Waiting>,
     wake: Notify,
+    /// The connection broke, whoever noticed.
+    ended: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -199,7 +246,8 @@ struct Waiting {
 
 impl Outbox {
     pub(crate) fn new(stream: Arc<Stream>) -> Self {
-        Self { stream, waiting: Mutex::default(), wake: Notify::new() }
+        let (wake, ended) = (Notify::new(), Notify::new());
+        Self { stream, waiting: Mutex::default(), wake, ended }
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -232,7 +280,7 @@ impl Outbox {
             match self.stream.try_write(&now.map(IoSlice::new)) {
                 Ok(count) => written = count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(waiting.fail(io_error(error))),
+                Err(error) => return Err(self.fail(&mut waiting, io_error(error))),
             }
         }
         let mut left = false;
@@ -251,7 +299,7 @@ impl Outbox {
         }
         if waiting.bytes > OUTBOX_BYTES_MAX {
             let message = "the other side does not take what it asked for: the connection ends";
-            return Err(waiting.fail(Error::new(ErrorCode::Unavailable, message)));
+            return Err(self.fail(&mut waiting, Error::new(ErrorCode::Unavailable, message)));
         }
         drop(waiting);
         if left {
@@ -267,27 +315,43 @@ impl Outbox {
 
     /// Nothing more is written.
     pub(crate) fn close(&self, why: Error) {
-        self.waiting().fail(why);
-        self.wake.notify_one();
+        self.fail(&mut self.waiting(), why);
+    }
+
+    /// The first failure stays; what waited will not go out, and nobody waits for the other side to
+    /// take it.
+    fn fail(&self, waiting: &mut Waiting, error: Error) -> Error {
+        waiting.parts.clear();
+        waiting.bytes = 0;
+        self.ended.notify_one();
+        waiting.broken.get_or_insert(error).clone()
     }
 
     /// Writes what waits, until the connection breaks.
     pub(crate) async fn run(&self) -> Error {
-        loop {
-            self.wake.notified().await;
-            while let Some(first) = self.first() {
-                if let Err(error) = self.stream.writable().await {
-                    return self.waiting().fail(io_error(error));
-                }
-                match self.stream.try_write(&[IoSlice::new(&first)]) {
-                    Ok(count) => self.waiting().advance(count),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(error) => return self.waiting().fail(io_error(error)),
+        let failed = |error| self.fail(&mut self.waiting(), io_error(error));
+        let work = async {
+            loop {
+                self.wake.notified().await;
+                while let Some(first) = self.first() {
+                    if let Err(error) = self.stream.writable().await {
+                        return failed(error);
+                    }
+                    match self.stream.try_write(&[IoSlice::new(&first)]) {
+                        Ok(count) => self.waiting().advance(count),
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                        Err(error) => return failed(error),
+                    }
                 }
             }
-            if let Some(error) = &self.waiting().broken {
-                return error.clone();
+        };
+        tokio::select! {
+            biased;
+            () = self.ended.notified() => {
+                let broken = self.waiting().broken.clone();
+                broken.expect("it is noted before anybody is told")
             }
+            why = work => why,
         }
     }
 
@@ -306,11 +370,26 @@ impl Waiting {
             }
         }
     }
+}
 
-    /// The first failure stays; what waited will not go out.
-    fn fail(&mut self, error: Error) -> Error {
-        self.parts.clear();
-        self.bytes = 0;
-        self.broken.get_or_insert(error).clone()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn both_ends_of_a_connection_notice_when_the_other_machine_vanishes() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (connected, accepted) = tokio::join!(Stream::connect(&address), listener.accept());
+        for end in [connected.unwrap(), Stream::tcp(accepted.unwrap().0)] {
+            let Stream::Tcp(socket) = end else { panic!("it is TCP") };
+            assert!(socket.nodelay().unwrap());
+            assert!(sockopt::socket_keepalive(&socket).unwrap());
+            assert_eq!(sockopt::tcp_keepidle(&socket).unwrap(), ASK_AFTER);
+            assert_eq!(sockopt::tcp_keepintvl(&socket).unwrap(), ASK_EVERY);
+            assert_eq!(sockopt::tcp_keepcnt(&socket).unwrap(), ASK_MAX);
+            #[cfg(target_os = "linux")]
+            assert_eq!(sockopt::tcp_user_timeout(&socket).unwrap(), 20_000);
+        }
     }
 }
