@@ -291,10 +291,17 @@ impl Appends {
 
     /// True when it is known how to go on.
     async fn settle(&self) -> bool {
+        // One that is there and still brings nothing may be cut off from the other members: it would
+        // never learn that they sealed the loglet and went on.
+        let stuck = self.state().fruitless > 1;
         // At once, since a sequencer that hangs answers nothing.
         let sequencing = std::pin::pin!(self.quorum.is_sequencing());
         let end = std::pin::pin!(self.quorum.end());
         let (sequencing, end) = match futures_util::future::select(sequencing, end).await {
+            Either::Left((true, other)) if stuck => {
+                let end = other.await;
+                (end.is_none(), end)
+            }
             Either::Left((true, _)) => (true, None),
             Either::Right((Some(end), _)) => (false, Some(end)),
             Either::Left((false, other)) => (false, other.await),
