@@ -260,8 +260,11 @@ impl Net {
     /// for that only now and then.
     pub(crate) async fn look_for(&self, member: MemberId) -> bool {
         let before = self.address_of(member);
-        // Whoever comes while somebody looks waits for what he finds.
-        let mut looked = self.looked.lock().await;
+        // Whoever comes while somebody looks waits for what he finds, and not for ever: who looks may
+        // be a future that is not polled, because its owner waits here.
+        let Ok(mut looked) = tokio::time::timeout(LOOK_AGAIN, self.looked.lock()).await else {
+            return self.address_of(member) != before;
+        };
         if looked.is_none_or(|when| when.elapsed() >= LOOK_AGAIN) {
             let _ = tokio::time::timeout(LOOK_AGAIN, self.refresh()).await;
             *looked = Some(Instant::now());
@@ -434,5 +437,25 @@ impl Link for LocalLink {
 
     fn tell(&self, notice: Packet) {
         let _ = self.handle(notice, Answer::new(drop));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_that_nobody_goes_on_with_holds_nobody_up() {
+        let member = (1, 11);
+        let storage = Some(member.1.into());
+        let address = "127.0.0.1:1".to_owned();
+        let node = Node { number: member.0, storage, address, ..Node::default() };
+        let cluster = Cluster { id: Some(7.into()), nodes: vec![node], ..Cluster::default() };
+        let net = Net::new(Arc::new(TcpTransport::new(|| None::<Life>)), Vec::new());
+        net.learn(&cluster);
+        let mut parked = std::pin::pin!(net.look_for(member));
+        assert!(futures_util::poll!(parked.as_mut()).is_pending(), "it asks");
+        let other = tokio::time::timeout(Duration::from_secs(60), net.look_for(member));
+        assert!(!other.await.expect("it does not wait for the other one"), "it is where it was");
     }
 }

@@ -247,6 +247,8 @@ impl Quorum {
         while let Some((_, outcome)) = asked.next().await {
             match outcome {
                 Ok(tail) if tail.sealed => {
+                    // Nobody would go on with the questions that are still out.
+                    drop(asked);
                     return self.seal().await.is_ok().then_some(LogletError::Sealed);
                 }
                 Err(LogletError::Unknown(_)) => unknown += 1,
