@@ -502,7 +502,9 @@ fn documents_name_files_that_exist() {
                 let plain = |c: char| c.is_ascii_alphanumeric() || "._/-".contains(c);
                 let is_path = span.chars().all(plain)
                     && (span.contains('/') || ends.iter().any(|end| span.ends_with(end)));
-                let built = span.starts_with("target") || span.starts_with(".venv");
+                let built = ["target", ".venv", "node/node_modules"]
+                    .iter()
+                    .any(|dir| span.starts_with(dir));
                 if is_path && !built && !is_there(span) {
                     broken.push(format!("{document}:{line}: `{span}`"));
                 }
