@@ -124,6 +124,19 @@ test('a full window is BUSY for who will not wait, and what nobody answers is in
   await cluster.close()
 })
 
+test('a cluster is found again in its directory, and a daemon that fails says why', async (t) => {
+  const dir = `${folder(t)}/not/made/yet`
+  for (const [before, position] of [[[], 0n], [['kept'], 1n]]) {
+    const cluster = await LocalCluster.start({ nodes: 1, dir })
+    const log = await open(`${cluster.url}log`)
+    assert.deepEqual(await texts(log), before)
+    assert.equal(await log.append('kept'), position)
+    await assert.rejects(LocalCluster.start({ nodes: 1, dir }), { code: 'UNAVAILABLE', message: /LOCKED/ })
+    await log.close()
+    await cluster.close()
+  }
+})
+
 test('a node is drained and removed', async () => {
   const cluster = await LocalCluster.start({ nodes: 4 })
   const log = await open(`${cluster.url}log`)

@@ -41,8 +41,8 @@ export async function texts(log, start = 0n) {
 }
 
 /** Runs a program to its end, as a module whose `virtuallog` is this package. */
-export async function run(source, { env = {}, flags = [] } = {}) {
-  const child = spawn(process.execPath, [...flags, '--no-warnings', '--input-type=module', '--eval', source], {
+export async function run(source, { env = {}, flags = ['--no-warnings'] } = {}) {
+  const child = spawn(process.execPath, [...flags, '--input-type=module', '--eval', source], {
     cwd: PACKAGE,
     env: { ...process.env, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],

@@ -38,7 +38,7 @@ export interface ServerOptions extends CallOptions {
  * (but see `unref`). Stopping without `drain`, be it by `close` or by the end of the process, is what the rest of
  * the cluster takes for a crash: it goes on after a moment.
  */
-export class Server implements AsyncDisposable {
+export class Server {
   readonly #native: NativeServer
   #held = false
   #closed = false

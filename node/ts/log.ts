@@ -30,7 +30,7 @@ const INDEX_MAX = 2 ** 32 - 1
  * Every method that waits gives a promise, and never throws at the call. Nothing here blocks the event loop, and a
  * log that nobody waits on does not keep the process alive.
  */
-export class Log implements AsyncDisposable {
+export class Log {
   readonly #native: NativeLog
 
   /** Made by `open`. */

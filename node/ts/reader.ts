@@ -18,7 +18,7 @@ const BATCH_ENTRIES_MAX = 2 ** 32 - 1
  * For one reader at a time. A wait that times out or is aborted loses nothing: go on. Leaving a loop early closes
  * it. While the last entries are worked on, the next ones are already being fetched.
  */
-export class Reader implements AsyncIterableIterator<Entry>, AsyncDisposable {
+export class Reader {
   readonly #starting: Promise<NativeReader>
   readonly #timeoutMs: number
   readonly #signal: AbortSignal | undefined

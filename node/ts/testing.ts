@@ -4,7 +4,7 @@
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
@@ -48,7 +48,7 @@ export interface LocalNode {
  *     const cluster = await LocalCluster.start()
  *     const log = await open(cluster.url + 'orders')
  */
-export class LocalCluster implements AsyncDisposable {
+export class LocalCluster {
   readonly #dir: string
   readonly #temporary: boolean
   readonly #nodes: Daemon[] = []
@@ -58,6 +58,7 @@ export class LocalCluster implements AsyncDisposable {
     this.#temporary = dir === undefined
     this.#dir = dir === undefined ? mkdtempSync(join(tmpdir(), 'virtuallog-')) : resolve(dir)
     if (this.#temporary) process.once('exit', this.#cleanUp)
+    mkdirSync(this.#dir, { recursive: true })
   }
 
   /** Starts one. */
@@ -145,6 +146,7 @@ class Daemon {
   #child: ChildProcess | undefined
   #lines: AsyncIterator<string> | undefined
   #said = ''
+  #closed: Promise<unknown> | undefined
 
   constructor(readonly dir: string) {}
 
@@ -163,6 +165,7 @@ class Daemon {
     this.#said = ''
     child.stderr.setEncoding('utf8').on('data', (text: string) => (this.#said = (this.#said + text).slice(-4096)))
     this.#child = child
+    this.#closed = once(child, 'close')
     this.running = true
     child.once('exit', () => (this.running = false))
     const ready = await Promise.race([failed, this.#ready()])
@@ -194,6 +197,8 @@ class Daemon {
   async #ready(): Promise<ReadyLine> {
     const line = await this.#lines?.next()
     if (line?.value !== undefined) return JSON.parse(line.value) as ReadyLine
+    // It has ended: what it said last is worth waiting for.
+    await this.#closed
     throw new VirtualLogError('UNAVAILABLE', `virtuallogd ${version} did not start: ${this.#said.trim()}`)
   }
 }
