@@ -60,6 +60,7 @@ test('an entry tells what it is', async (t) => {
     position: '0',
     payload: Buffer.from('{"order": 1}').toString('base64'),
     writtenAt: entry.writtenAt.toISOString(),
+    writtenAtMicros: entry.writtenAtMicros,
   })
 })
 

@@ -50,12 +50,18 @@ export class Entry {
   }
 
   /** For `JSON.stringify`, which knows no `bigint`: the position as a string, the payload in base64. */
-  toJSON(): { position: string; payload: string; writtenAt: string } {
-    const { position, payload, writtenAt } = this
+  toJSON(): {
+    position: string
+    payload: string
+    writtenAt: string
+    writtenAtMicros: number
+  } {
+    const { position, payload, writtenAt, writtenAtMicros } = this
     return {
       position: position.toString(),
       payload: payload.toString('base64'),
       writtenAt: writtenAt.toISOString(),
+      writtenAtMicros,
     }
   }
 
