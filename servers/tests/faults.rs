@@ -172,6 +172,28 @@ async fn t51_a_sequencer_that_sees_log_servers_and_no_client_loses_nothing() {
     cluster.nodes.end().await.expect("it ends in order");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_starts_again_is_never_taken_for_one_of_no_cluster() {
+    let cluster = Cluster::start(1, false).await;
+    let (node, url) = (&cluster.nodes.nodes[0], cluster.nodes.url("x"));
+    for _ in 0..10 {
+        node.kill().await.expect("killed");
+        // Whatever moment of its start this meets: it is worth another try.
+        let opened = within(async {
+            loop {
+                match VirtualLog::open(&url).await {
+                    Ok(log) => return log,
+                    Err(error) => assert!(error.is_retryable(), "{error:?}"),
+                }
+            }
+        });
+        let (started, log) = tokio::join!(node.start(), opened);
+        started.expect("it starts");
+        log.close().await.expect("closed");
+    }
+    cluster.nodes.end().await.expect("it ends in order");
+}
+
 /// What went over the connections to one address, each apart.
 type Taped = Arc<Mutex<Vec<Vec<u8>>>>;
 

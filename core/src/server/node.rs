@@ -161,6 +161,11 @@ impl Node {
 
     fn describe(&self) -> Reply {
         let Some(active) = self.active() else {
+            // It is of one, and not ready to speak for it: not to be taken for one of none.
+            if self.storage.identity().is_some() {
+                let message = "this server is starting: try again";
+                return Reply::refused(&Error::new(ErrorCode::Unavailable, message));
+            }
             let nodes = vec![self.row(0)];
             return Reply::Cluster(Cluster { nodes, ..Cluster::default() });
         };
