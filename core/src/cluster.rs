@@ -14,6 +14,7 @@ use bytes::Bytes;
 use prost::Message;
 use tokio::runtime::{self, Handle};
 use tokio::time::Instant;
+use virtuallog_protocol::limits::REPLICAS_MAX;
 
 use crate::error::{Error, ErrorCode, Result};
 use crate::loglet::LogletError;
@@ -75,10 +76,13 @@ impl LogletParams {
     pub(crate) fn decode_from(params: &Bytes) -> Result<LogletParams> {
         let wrong = || Error::new(ErrorCode::Corrupt, "the parameters of a native loglet are none");
         let params = LogletParams::decode(params.clone()).map_err(|_| wrong())?;
-        match (params.sequencer as usize) < params.members.len() {
-            true => Ok(params),
-            false => Err(wrong()),
-        }
+        if params.is_placed() { Ok(params) } else { Err(wrong()) }
+    }
+
+    /// Whether it names members of which a majority is defined, and a sequencer among them.
+    pub(crate) fn is_placed(&self) -> bool {
+        let count = self.members.len();
+        count % 2 == 1 && count <= REPLICAS_MAX && (self.sequencer as usize) < count
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a hostile or mistaken peer sends to a server's port, and what it gets.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -64,6 +65,30 @@ async fn garbage_on_the_port_does_no_harm() {
     }
     assert_eq!(log.append("after").await.expect("an append"), LogPos(1));
     log.close().await.expect("closed");
+}
+
+/// Whoever speaks the protocol and means harm gets refusals, and no task or thread of the server dies.
+#[tokio::test(flavor = "multi_thread")]
+async fn well_formed_nonsense_does_no_harm() {
+    static PANICS: AtomicUsize = AtomicUsize::new(0);
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |why| {
+        PANICS.fetch_add(1, Ordering::Relaxed);
+        before(why);
+    }));
+    let (_dir, server) = cluster().await;
+    drop(server.other_connections());
+    let log = VirtualLog::open(&format!("{}x", server.url())).await.expect("a log");
+    log.append("before").await.expect("an append");
+    let attack = virtuallog::testing::hostile::attack();
+    for _ in 0..2 {
+        let answers = send(&server.address(), &attack).await;
+        assert!(answers.len() > 1000, "it is spoken to");
+    }
+    assert_eq!(log.append("after").await.expect("an append"), LogPos(1));
+    log.close().await.expect("closed");
+    server.close().await.expect("closed");
+    assert_eq!(PANICS.load(Ordering::Relaxed), 0, "nothing panicked");
 }
 
 #[tokio::test(flavor = "multi_thread")]

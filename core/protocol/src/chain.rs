@@ -24,13 +24,19 @@ use bytes::Bytes;
 use prost::Message;
 use thiserror::Error;
 
-use crate::limits::{CHAIN_SEGMENTS_MAX, LOGLET_PARAMS_MAX};
+use crate::fields;
+use crate::limits::{CHAIN_SEGMENTS_MAX, COUNTER_MAX, LOGLET_PARAMS_MAX};
 use crate::record::crc32c;
 use crate::types::{LogId, LogPos, LogletId, LogletPos};
 
 const MAGIC: [u8; 4] = *b"VLC\x01";
 /// The format that this code writes, and the highest that it reads.
 pub const CHAIN_FORMAT: u32 = 1;
+
+/// Highest index of a segment. Nothing ever counts that far.
+const INDEX_MAX: u32 = 1 << 31;
+/// Most of what a chain repeats: fields of its encoded form, by their numbers.
+const FIELDS_MAX: &[(&[u32], usize)] = &[(&[5], CHAIN_SEGMENTS_MAX)];
 
 /// Which kind of loglet, and all that its provider needs to find it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -531,6 +537,9 @@ impl Chain {
         if self.segments.iter().any(|s| s.stop.is_some_and(|stop| stop < s.start)) {
             return broken("a segment stops at or after its start");
         }
+        if self.counters().any(|counter| counter > COUNTER_MAX) || self.next_index > INDEX_MAX {
+            return broken("nothing counts that far");
+        }
         if (self.life == Life::Ended) != last.stop.is_some() {
             return broken("the last segment is open unless the log was ended");
         }
@@ -566,6 +575,13 @@ impl Chain {
         Ok(())
     }
 
+    /// Every number in it that is only ever added to.
+    fn counters(&self) -> impl Iterator<Item = u64> + '_ {
+        let of = |s: &Segment| [s.start.0, s.stop.map_or(0, u64::from), s.base.0];
+        let others = [self.version, self.copy_of.unwrap_or(0), u64::from(self.moves) << 32];
+        self.segments.iter().flat_map(of).chain(others)
+    }
+
     fn assert_invariants(&self) {
         assert_eq!(self.check(), Ok(()), "{self:?}");
     }
@@ -593,6 +609,9 @@ impl Chain {
         }
         if head[4..] != crc32c(body).to_le_bytes() {
             return Err(ChainError::Damaged("checksum"));
+        }
+        if !fields::within(body, FIELDS_MAX) {
+            return Err(ChainError::TooLong);
         }
         let wire = wire::Chain::decode(body).map_err(|_| ChainError::Damaged("fields"))?;
         if wire.format > CHAIN_FORMAT {

@@ -160,6 +160,47 @@ fn a_copy_that_was_under_way_when_the_log_moved_comes_to_nothing() {
 }
 
 #[test]
+fn numbers_that_nothing_reaches_are_refused() {
+    let far = |edit: &dyn Fn(&mut Chain)| {
+        let mut chain = extended(&new(), 10);
+        edit(&mut chain);
+        Chain::decode(&chain.encode())
+    };
+    let broken = Err(ChainError::Broken("nothing counts that far"));
+    assert!(far(&|chain| chain.version = COUNTER_MAX).is_ok());
+    assert_eq!(far(&|chain| chain.version = COUNTER_MAX + 1), broken);
+    assert_eq!(far(&|chain| chain.next_index = INDEX_MAX + 1), broken);
+    assert!(far(&|chain| chain.next_index = INDEX_MAX).is_ok());
+    assert_eq!(far(&|chain| chain.moves = u32::MAX), broken);
+    assert_eq!(far(&|chain| chain.segments[1].base = LogletPos(u64::MAX)), broken);
+    let high = |chain: &mut Chain| {
+        chain.segments[0].stop = Some(LogPos(u64::MAX));
+        chain.segments[1].start = LogPos(u64::MAX);
+    };
+    assert_eq!(far(&high), broken);
+    // A loglet that ends out of reach leads to no chain, instead of to one that nobody can read.
+    let chain = new().propose(None, 1).expect("proposed");
+    assert_eq!(chain.complete(LogletPos(COUNTER_MAX + 1), 2), broken);
+    // Many empty segments take two bytes each; they are counted before they are decoded.
+    let body = [0x2a, 0].repeat(1 << 20);
+    let bytes = [&MAGIC[..], &crc32c(&body).to_le_bytes(), &body].concat();
+    assert_eq!(Chain::decode(&bytes), Err(ChainError::TooLong));
+}
+
+#[test]
+fn the_target_of_a_change_under_way_has_a_fresh_index() {
+    let proposed = extended(&new(), 10).propose(Some(config("c")), 5).expect("open");
+    let with = |of: u32, next_index: u32| {
+        let next = Some(Next::Extend { index: of, config: config("c") });
+        Chain::decode(&Chain { next, next_index, ..proposed.clone() }.encode())
+    };
+    let taken = Err(ChainError::Broken("indexes come from the counter"));
+    assert!(with(2, 3).is_ok());
+    assert_eq!(with(1, 3), taken, "the open segment's own");
+    assert_eq!(with(2, 2), taken, "beyond the counter");
+}
+
+#[test]
 fn parameters_have_a_limit() {
     let long = LogletConfig { params: vec![0; LOGLET_PARAMS_MAX + 1].into(), ..config("far") };
     let broken = Err(ChainError::Broken("the parameters of a loglet have a limit"));

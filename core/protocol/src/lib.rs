@@ -7,6 +7,7 @@
 //! (what goes where), [`tail_quorum`] and [`repair`] (where it ends).
 
 pub mod chain;
+pub mod fields;
 pub mod limits;
 pub mod log_server;
 pub mod paxos;

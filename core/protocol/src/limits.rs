@@ -34,4 +34,8 @@ pub const REPLICAS_MAX: usize = 9;
 /// Most re-sent copies of one batch that wait for its outcome together with the original.
 pub const DUPLICATES_MAX: usize = 8;
 
+/// Highest position, version or instance that is taken from outside. Nothing ever counts that far, and
+/// two of them never add up to an overflow.
+pub const COUNTER_MAX: u64 = 1 << 62;
+
 const _: () = assert!(ENTRY_BYTES_DEFAULT <= BATCH_BYTES_MAX && BATCH_BYTES_MAX <= ENTRY_BYTES_MAX);

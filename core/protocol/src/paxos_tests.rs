@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::messages::{MEMBERS_MAX, PUTS_MAX, VALUE_BYTES_MAX};
 use super::registers::{NONCES_MAX, STATE_BYTES_MAX};
 use super::*;
+use crate::limits::COUNTER_MAX;
 
 const CLUSTER: u128 = 7;
 
@@ -291,6 +292,86 @@ fn limits_are_checked_where_bytes_come_in() {
 }
 
 /// These bytes are on disks and on wires: they never change.
+/// An empty element takes two bytes, and many more once it is decoded: the limit comes before.
+#[test]
+fn what_is_repeated_is_counted_before_it_is_decoded() {
+    /// Fields, one in the other, around `count` empty ones.
+    fn nested(path: &[u8], count: usize) -> Vec<u8> {
+        let (field, below) = path.split_first().expect("a field");
+        if below.is_empty() {
+            return [field << 3 | 2, 0].repeat(count);
+        }
+        let inner = nested(below, count);
+        let mut bytes = vec![field << 3 | 2];
+        prost::encoding::encode_varint(inner.len() as u64, &mut bytes);
+        bytes.extend(inner);
+        bytes
+    }
+    for path in [&[3, 3, 1][..], &[3, 3, 2], &[4, 2], &[4, 2, 2, 1], &[4, 2, 2, 2]] {
+        let refused = PaxosRequest::from_bytes(nested(path, 1 << 20).into()).expect_err("a bomb");
+        assert!(refused.0.contains("more often"), "{path:?}: {refused}");
+    }
+    for path in [&[1, 1, 3, 1][..], &[1, 1, 3, 2], &[4, 2], &[4, 2, 2, 1], &[4, 2, 2, 2]] {
+        let refused = PaxosReply::from_bytes(nested(path, 1 << 20).into()).expect_err("a bomb");
+        assert!(refused.0.contains("more often"), "{path:?}: {refused}");
+    }
+    for path in [4, 5, 6] {
+        let body = nested(&[path], 1 << 20);
+        let crc = crate::record::crc32c(&body).to_le_bytes();
+        let bytes = [&b"VLR\x01"[..], &crc, &body].concat();
+        let refused = Registers::decode(bytes.into()).expect_err("a bomb");
+        assert!(refused.0.contains("than there can be"), "{path}: {refused}");
+    }
+}
+
+#[test]
+fn a_snapshot_has_each_register_and_each_put_once() {
+    let mut registers = registers();
+    decide(&mut registers, vec![put(1, "a", 0, b"one"), put(2, "a", 0, b"two")]);
+    let whole = registers.encode();
+    // Register `a`, and the outcome of put 2, once more.
+    let again: [&[u8]; 2] = [&[0x2a, 3, 0x0a, 1, b'a'], &[0x32, 11, 0x0a, 9, 0x11, 2]];
+    for again in again {
+        let body = [&whole[8..], again, &[0; 7][..(again.len() == 6) as usize * 7]].concat();
+        let crc = crate::record::crc32c(&body).to_le_bytes();
+        let bytes = [&whole[..4], &crc, &body].concat();
+        let refused = Registers::decode(bytes.into()).expect_err("twice");
+        assert!(refused.0.contains("twice"), "{refused}");
+    }
+}
+
+#[test]
+fn numbers_that_nothing_reaches_are_refused_or_do_no_harm() {
+    let mut proposer = Proposer::new(1);
+    let (registers, mut out) = (registers(), Vec::new());
+    for tell in [
+        Tell::Refused(Ballot { round: u64::MAX, node: 2 }),
+        Tell::State(State { applied: u64::MAX, ..State::default() }),
+    ] {
+        proposer.propose(&registers, None, &mut out);
+        let attempt = out.iter().rev().find_map(|action| match action {
+            Action::Send { attempt, .. } => Some(*attempt),
+            _ => None,
+        });
+        proposer.answered(member(2), attempt.expect("sent"), Some(tell), &mut out);
+    }
+    proposer.propose(&registers, None, &mut out);
+    let whole = registers.encode();
+    for (applied, good) in [(COUNTER_MAX, true), (COUNTER_MAX + 1, false), (u64::MAX, false)] {
+        let mut body = whole[8..].to_vec();
+        body.push(0x18);
+        prost::encoding::encode_varint(applied, &mut body);
+        let crc = crate::record::crc32c(&body).to_le_bytes();
+        let snapshot = Bytes::from([&whole[..4], &crc, &body].concat());
+        let mut acceptor = acceptor();
+        let learn = CatchUp { snapshot, decided: Vec::new() };
+        ask(&mut acceptor, Ask::Learn(learn));
+        assert_eq!(acceptor.registers().applied() == applied, good);
+        ask(&mut acceptor, prepare(u64::MAX, 1));
+        ask(&mut acceptor, prepare(applied, 1));
+    }
+}
+
 #[test]
 fn bytes_are_frozen() {
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();

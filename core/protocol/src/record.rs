@@ -13,7 +13,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
 use crate::limits::{
-    ATTRIBUTE_BYTES_MAX, BATCH_BYTES_MAX, BATCH_ENCODED_MAX, BATCH_ENTRIES_MAX, ENTRY_BYTES_MAX,
+    ATTRIBUTE_BYTES_MAX, BATCH_BYTES_MAX, BATCH_ENCODED_MAX, BATCH_ENTRIES_MAX, COUNTER_MAX,
+    ENTRY_BYTES_MAX,
 };
 use crate::types::{LogId, LogletId, LogletPos, WriterId};
 
@@ -380,7 +381,7 @@ impl StampedBatch {
         {
             return Err(RecordError::Damaged("stamp does not belong to its batch"));
         }
-        if stamp.first.0.checked_add(batch.count()).is_none() {
+        if stamp.first.0 > COUNTER_MAX {
             return Err(RecordError::Damaged("position of the batch"));
         }
         Ok(StampedBatch { loglet: stamp.loglet, first: stamp.first, batch })

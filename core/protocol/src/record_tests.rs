@@ -26,6 +26,20 @@ fn the_bytes_of_version_1_are_frozen() {
     assert_eq!(hex, include_str!("../testdata/batch-v1.hex").trim());
 }
 
+/// The largest batches that a builder takes are within what a decoder looks at, and just so.
+#[test]
+fn the_largest_batches_are_read() {
+    let one = batch(&[&vec![7; ENTRY_BYTES_MAX]]);
+    let many = [7; BATCH_BYTES_MAX / BATCH_ENTRIES_MAX];
+    let many = batch(&[&many[..]; BATCH_ENTRIES_MAX]);
+    for batch in [one, many] {
+        assert!(batch.as_bytes().len() <= BATCH_ENCODED_MAX);
+        assert_eq!(Batch::decode(batch.as_bytes()).as_ref(), Ok(&batch));
+    }
+    let all = ENTRY_BYTES_MAX + ATTRIBUTE_BYTES_MAX + BATCH_ENTRIES_MAX * 4;
+    assert!((all + BATCH_HEADER_LEN..all + 300).contains(&BATCH_ENCODED_MAX));
+}
+
 #[test]
 fn a_later_version_is_refused_by_name() {
     let mut bytes = batch(&[b"x"]).as_bytes().to_vec();

@@ -20,7 +20,7 @@ use std::hash::Hash;
 
 use thiserror::Error;
 
-use crate::limits::{DUPLICATES_MAX, REPLICAS_MAX};
+use crate::limits::{COUNTER_MAX, DUPLICATES_MAX, REPLICAS_MAX};
 use crate::log_server::LocalTail;
 use crate::planted::{Bug, Planted};
 use crate::types::{LogletPos, WriterId};
@@ -310,6 +310,9 @@ impl<B: Clone, T> Sequencer<B, T> {
     /// nobody reads a copy before it is sealed and in the chain.
     fn admit_copy(&mut self, at: LogletPos, count: u64) -> Result<Option<Sent>, AppendRefusal> {
         let misplaced = AppendRefusal::Misplaced { next: self.next };
+        if at.0 > COUNTER_MAX {
+            return Err(misplaced);
+        }
         if at < self.next {
             let sent = Sent { first: at, end: at.plus(count) };
             let held = sent.end <= self.known_tail || self.find(sent).is_some();

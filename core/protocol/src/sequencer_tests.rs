@@ -432,3 +432,14 @@ fn a_copy_lands_exactly_where_it_was_and_may_leave_gaps() {
 fn t3_an_even_number_of_servers_is_refused() {
     let _ = Sequencer::<u64, u32>::new(at(0), 4, LIMITS);
 }
+
+#[test]
+fn a_copy_that_nothing_reaches_is_refused_before_positions_run_out() {
+    let mut s = Calls::new(1, LIMITS);
+    let copy = |first, token| Append { at: Some(at(first)), ..entry(1, token) };
+    let misplaced = AppendRefusal::Misplaced { next: at(0) };
+    assert_eq!(s.append(copy(u64::MAX, 1)), [refuse(1, misplaced)]);
+    assert_eq!(s.append(copy(COUNTER_MAX + 1, 2)), [refuse(2, misplaced)]);
+    let taken = s.append(Append { batch: COUNTER_MAX, ..copy(COUNTER_MAX, 3) });
+    assert_eq!(taken, [store(0, COUNTER_MAX, COUNTER_MAX)]);
+}

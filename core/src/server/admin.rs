@@ -30,8 +30,8 @@ use crate::storage::{Identity, RealDisk};
 use crate::url::{Location, LogUrl, RESERVED_NAME};
 use crate::virtuallog::VirtualLog;
 use crate::wire::messages::{
-    Cluster, FailureKind, Init, Loglet, LogletParams, Node as NodeRow, NodeNumber, Nothing, Reply,
-    Request,
+    Cluster, FailureKind, Init, Loglet, LogletParams, NODES_MAX, Node as NodeRow, NodeNumber,
+    Nothing, Reply, Request,
 };
 use crate::wire::transport::{Lane, ask};
 
@@ -176,7 +176,7 @@ pub(super) async fn initialise(node: &Arc<Node>, init: Init) -> Result<Reply> {
 
 /// The copy of the cluster's list that this node kept, so that it finds the others after a start.
 fn load_cluster(node: &Node) -> Result<Option<Cluster>> {
-    CLUSTER_FILE.read(&RealDisk, &node.config.data, |bytes| Cluster::decode(bytes).ok())
+    CLUSTER_FILE.read(&RealDisk, &node.config.data, Cluster::read)
 }
 
 /// Keeps a copy of the cluster's list.
@@ -197,7 +197,7 @@ pub(super) async fn change(
     loop {
         let versioned = registers.get(RESERVED_NAME).await.map_err(meta_error)?;
         let value = versioned.value.ok_or_else(unexpected)?;
-        let mut cluster = Cluster::decode(value).map_err(|_| unexpected())?;
+        let mut cluster = Cluster::read(&value).ok_or_else(unexpected)?;
         cluster.version = versioned.version;
         if !edit(&mut cluster)? {
             return Ok(cluster);
@@ -226,8 +226,12 @@ pub(super) async fn admit(node: &Arc<Node>, row: NodeRow) -> Result<Reply> {
             let message = format!("a node of the cluster has the address {} already", row.address);
             return Err(Error::new(ErrorCode::Conflict, message));
         }
+        if cluster.nodes.len() >= NODES_MAX {
+            let message = format!("a cluster has at most {NODES_MAX} nodes: remove one first");
+            return Err(Error::invalid(message));
+        }
         let number = cluster.next_node;
-        cluster.next_node += 1;
+        cluster.next_node = number.checked_add(1).ok_or_else(unexpected)?;
         cluster.nodes.push(NodeRow { number, state: 0, alive: false, sequences: 0, ..row.clone() });
         Ok(true)
     })

@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use prost::Message;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use virtuallog_protocol::chain::{Chain, Life, Next};
@@ -95,15 +94,14 @@ async fn follow(node: &Arc<Node>) {
     loop {
         let version = node.net.cluster().version;
         let newer = registers.watch(RESERVED_NAME, version).await;
-        let Ok(Some(value)) = newer.as_ref().map(|newer| newer.value.clone()) else {
+        let value = newer.ok().and_then(|newer| newer.value);
+        let Some(cluster) = value.and_then(|value| Cluster::read(&value)) else {
             tokio::time::sleep(LOOK).await;
             continue;
         };
-        if let Ok(cluster) = Cluster::decode(value) {
-            node.net.learn(&cluster);
-            if let Err(error) = admin::save_cluster(node, &cluster) {
-                tracing::warn!(%error, "after a start this node may not find the others");
-            }
+        node.net.learn(&cluster);
+        if let Err(error) = admin::save_cluster(node, &cluster) {
+            tracing::warn!(%error, "after a start this node may not find the others");
         }
     }
 }

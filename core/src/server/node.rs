@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use virtuallog_protocol::LogletPos;
+use virtuallog_protocol::limits::{CHAIN_SEGMENTS_MAX, COUNTER_MAX};
 
 use super::health::Health;
 use super::log_server::LogServer;
@@ -26,13 +27,15 @@ use crate::metastores::paxos::PaxosNode;
 use crate::metastores::remote::to_reply;
 use crate::storage::Storage;
 use crate::wire::messages::{
-    Bits, Cluster, Create, Failure, FailureKind, Hello, Life, Member, MetaPut, MetaWatch, Names,
-    Node as NodeRow, Nothing, Place, Reply, Request, VERSION, Welcome,
+    Bits, Cluster, Create, Failure, FailureKind, Hello, Life, LogletParams, Member, MetaPut,
+    MetaWatch, Names, Node as NodeRow, Nothing, Place, Reply, Request, VERSION, Welcome,
 };
 use crate::wire::serve::{Answer, CREDIT_BYTES, Caller, Handler};
 
 /// A watch of a register is answered after so long at the latest.
 const WATCH_HOLD: Duration = Duration::from_secs(4);
+/// Most loglets of one log that are alive: those of its chain, and copies under way.
+const LIVE_MAX: usize = 2 * CHAIN_SEGMENTS_MAX;
 /// [`NodeRow::state`] of a node that is being drained.
 pub(crate) const DRAINING: u32 = 1;
 
@@ -214,6 +217,12 @@ impl Node {
             let message = "this node holds no logs: its roles say so";
             return answer.refuse(&Error::new(ErrorCode::Unavailable, message));
         }
+        let placed = create.sequence.as_ref().is_none_or(LogletParams::is_placed);
+        if create.base > COUNTER_MAX || !placed {
+            let message = "no loglet can be made so: it starts too high, or its members are not 1, 3, \
+                           5, 7 or 9 with the sequencer among them";
+            return answer.refuse(&Error::invalid(message));
+        }
         let (id, base) = (create.loglet.into(), LogletPos(create.base));
         let node = self.this();
         self.log_server.create(id, base, answer, move |answer| {
@@ -317,6 +326,10 @@ impl Node {
                 self.log_server.trim(id, keep_from, answer);
             }
             Request::Create(create) => self.create(create, answer),
+            Request::Retire(retire) if retire.live.len() > LIVE_MAX => {
+                let message = format!("{} live loglets: a log has fewer", retire.live.len());
+                answer.refuse(&Error::invalid(message));
+            }
             Request::Retire(retire) => {
                 let log = virtuallog_protocol::LogId(retire.log.into());
                 self.sequencers.retire(log, &retire.live, retire.bound);

@@ -329,9 +329,6 @@ impl Driver {
 
     fn append(&self, append: &Append, batch: Batch, answer: Answer) {
         let header = *batch.header();
-        if append.at.is_some_and(|at| at.checked_add(batch.count()).is_none()) {
-            return answer.refuse(&Error::invalid("there is no such position"));
-        }
         let bytes = batch.as_bytes().len() + BATCH_BYTES;
         let full = self.is_full(bytes);
         let append = sequencer::Append {

@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use virtuallog_protocol::limits::COUNTER_MAX;
 use virtuallog_protocol::log_server::{Refusal, Verdict};
 use virtuallog_protocol::record::STAMP_LEN;
 use virtuallog_protocol::{Batch, LogId, LogletId, LogletPos, StampedBatch, WriterId};
@@ -175,7 +176,7 @@ impl Inner {
         };
         // The tail that is told with a refusal is one that stays, whatever becomes of this block.
         let tail = staged.before.tail;
-        if first.0.checked_add(batch.count()).is_none() {
+        if first.0 > COUNTER_MAX {
             return Err(StorageError::Position { tail });
         }
         let verdict = match place {
@@ -220,9 +221,9 @@ impl Inner {
         {
             return Err(StorageError::OutOfOrder { expected });
         }
-        let outcome = match first.0.checked_add(count) {
-            Some(_) => self.stage_batch(staged, &mut block.items, id, first, batch),
-            None => Err(StorageError::Position { tail }),
+        let outcome = match first.0 > COUNTER_MAX {
+            false => self.stage_batch(staged, &mut block.items, id, first, batch),
+            true => Err(StorageError::Position { tail }),
         };
         if outcome.is_err() {
             // Refused for good, and noted at once: later ones of this very block must not overtake

@@ -4,7 +4,7 @@
 //! register. Clients that race are judged by [`history`]: no expectations written beforehand, but a
 //! check of all that they saw. [`gappy`] is a loglet that leaves gaps, since any may. [`planted`] are
 //! loglets with one bug each, which show that the suite finds them. [`simdisk`] is a disk that loses,
-//! tears and refuses what a real one may.
+//! tears and refuses what a real one may. [`hostile`] are doors for a fuzzer.
 //!
 //! Checks give a sentence that says what is wrong, and `Ok` otherwise. Randomness is seeded; time is
 //! used for one thing only, to end a check that hangs.
@@ -12,6 +12,7 @@
 pub mod conformance;
 pub mod gappy;
 pub mod history;
+pub mod hostile;
 pub mod metastore_suite;
 pub mod planted;
 pub mod simdisk;

@@ -7,11 +7,12 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message;
-use virtuallog_protocol::limits::BATCH_ENCODED_MAX;
+use virtuallog_protocol::fields;
+use virtuallog_protocol::limits::{BATCH_ENCODED_MAX, REPLICAS_MAX};
 use virtuallog_protocol::record::STAMP_LEN;
 use virtuallog_protocol::{Batch, StampedBatch};
 
-use super::messages::{Head, Reply, ReplyHead, Request, RequestHead};
+use super::messages::{Head, NAMES_MAX, NODES_MAX, Reply, ReplyHead, Request, RequestHead};
 use crate::error::{Error, ErrorCode};
 
 /// Most bytes of a message without its body.
@@ -23,6 +24,18 @@ pub(crate) const FRAME_BYTES_MAX: usize = READ_BYTES_MAX + BATCH_ENCODED_MAX + S
 /// A larger frame that did not come at once gets a buffer of its own: a small one behind it that is
 /// kept, of a slow LogServer say, would keep all of it.
 const SHARED_MAX: usize = 16 << 10;
+/// Most bytes of a head in which nothing is counted: it cannot ask for much memory, whatever it repeats.
+const HEAD_UNCOUNTED_MAX: usize = 64 << 10;
+/// Most of what a larger one repeats: fields of [`Head`], by their numbers.
+const FIELDS_MAX: &[(&[u32], usize)] = &[
+    (&[1, 11, 3, 1], REPLICAS_MAX),
+    (&[1, 18, 2], NODES_MAX),
+    (&[1, 19, 2, 1], REPLICAS_MAX),
+    (&[1, 22, 1, 2], NODES_MAX),
+    (&[2, 8, 1], NAMES_MAX),
+    (&[2, 10, 1], REPLICAS_MAX),
+    (&[2, 11, 2], NODES_MAX),
+];
 /// Bytes before the head.
 pub(crate) const PREFIX_LEN: usize = 16;
 
@@ -47,7 +60,7 @@ impl Packet {
     }
 
     pub(crate) fn to_request(&self) -> Result<Request, Error> {
-        let head = Head::decode(self.head.clone()).map_err(|_| garbage("a message"))?;
+        let head = self.to_head().ok_or_else(|| garbage("a message"))?;
         let request = head.request.and_then(|head| head.request);
         request.ok_or_else(|| {
             let message = "a request that this version does not know: use the same version, or one \
@@ -57,8 +70,13 @@ impl Packet {
     }
 
     pub(crate) fn to_reply(&self) -> Result<Reply, Error> {
-        let head = Head::decode(self.head.clone()).map_err(|_| garbage("an answer"))?;
+        let head = self.to_head().ok_or_else(|| garbage("an answer"))?;
         head.reply.and_then(|head| head.reply).ok_or_else(|| garbage("an answer"))
+    }
+
+    fn to_head(&self) -> Option<Head> {
+        let fits = self.head.len() <= HEAD_UNCOUNTED_MAX || fields::within(&self.head, FIELDS_MAX);
+        fits.then(|| Head::decode(self.head.clone()).ok()).flatten()
     }
 
     /// Bytes on the wire.

@@ -8,10 +8,14 @@
 
 use bytes::Bytes;
 use prost::{Message, Oneof};
-use virtuallog_protocol::{LogId, LogletId, LogletPos};
+use virtuallog_protocol::{LogId, LogletId, LogletPos, fields};
 
 use crate::error::{Error, ErrorCode};
 
+/// Most nodes of a cluster.
+pub(crate) const NODES_MAX: usize = 4096;
+/// Most names of registers in one answer.
+pub(crate) const NAMES_MAX: usize = 1 << 19;
 /// The version that this build speaks.
 pub(crate) const VERSION: u32 = 1;
 /// The oldest version that it still understands.
@@ -599,6 +603,14 @@ impl Failure {
     pub(crate) fn error(&self) -> Error {
         let code = ErrorCode::ALL.iter().find(|code| **code as u32 == self.code);
         Error::new(code.copied().unwrap_or(ErrorCode::Unavailable), self.message.clone())
+    }
+}
+
+impl Cluster {
+    /// What the register `_cluster` holds, or a copy of it; `None` when it is no cluster.
+    pub(crate) fn read(value: &[u8]) -> Option<Cluster> {
+        let fits = fields::within(value, &[(&[2], NODES_MAX)]);
+        fits.then(|| Cluster::decode(value).ok()).flatten()
     }
 }
 

@@ -9,6 +9,8 @@ use bytes::Bytes;
 use prost::Message;
 use thiserror::Error;
 
+use super::acceptor::KEPT_MAX;
+use crate::fields;
 use crate::limits::NAME_CHARS_MAX;
 
 /// Most members of an instance.
@@ -21,6 +23,23 @@ pub const PUTS_MAX: usize = 1024;
 pub const PUTS_BYTES_MAX: usize = VALUE_BYTES_MAX + (64 << 10);
 /// Most bytes of an encoded request or reply: a snapshot of the registers is the longest one.
 pub const MESSAGE_BYTES_MAX: usize = 18 << 20;
+
+/// Most of what a request repeats: fields of its encoded form, by their numbers.
+const REQUEST_FIELDS_MAX: &[(&[u32], usize)] = &[
+    (&[3, 3, 1], PUTS_MAX),
+    (&[3, 3, 2], MEMBERS_MAX),
+    (&[4, 2], KEPT_MAX),
+    (&[4, 2, 2, 1], KEPT_MAX * PUTS_MAX),
+    (&[4, 2, 2, 2], KEPT_MAX * MEMBERS_MAX),
+];
+/// As [`REQUEST_FIELDS_MAX`], of a reply.
+const REPLY_FIELDS_MAX: &[(&[u32], usize)] = &[
+    (&[1, 1, 3, 1], PUTS_MAX),
+    (&[1, 1, 3, 2], MEMBERS_MAX),
+    (&[4, 2], KEPT_MAX),
+    (&[4, 2, 2, 1], KEPT_MAX * PUTS_MAX),
+    (&[4, 2, 2, 2], KEPT_MAX * MEMBERS_MAX),
+];
 
 /// 128 bits that were drawn at random: a cluster, a disk, a put.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Message)]
@@ -299,9 +318,15 @@ fn check_decided(decided: &[Decided]) -> Result<(), Malformed> {
     decided.iter().try_for_each(|decided| decided.value.check())
 }
 
-fn decode<M: Message + Default>(bytes: Bytes) -> Result<M, Malformed> {
+fn decode<M: Message + Default>(
+    bytes: Bytes,
+    fields_max: &[(&[u32], usize)],
+) -> Result<M, Malformed> {
     if bytes.len() > MESSAGE_BYTES_MAX {
         return Err(Malformed("a message is over `MESSAGE_BYTES_MAX`"));
+    }
+    if !fields::within(&bytes, fields_max) {
+        return Err(Malformed("a message repeats something more often than it may"));
     }
     M::decode(bytes).map_err(|_| Malformed("a message's fields do not decode"))
 }
@@ -324,7 +349,7 @@ impl PaxosRequest {
     /// # Errors
     /// The rule that the bytes break. A question that this build does not know is one, too.
     pub fn from_bytes(bytes: Bytes) -> Result<Self, Malformed> {
-        let request: Self = decode(bytes)?;
+        let request: Self = decode(bytes, REQUEST_FIELDS_MAX)?;
         match &request.ask {
             None => return Err(Malformed("this build does not know what is asked")),
             Some(Ask::Accept(accept)) => accept.value.check()?,
@@ -347,7 +372,7 @@ impl PaxosReply {
     /// # Errors
     /// The rule that the bytes break.
     pub fn from_bytes(bytes: Bytes) -> Result<Self, Malformed> {
-        let reply: Self = decode(bytes)?;
+        let reply: Self = decode(bytes, REPLY_FIELDS_MAX)?;
         match &reply.tell {
             None => return Err(Malformed("this build does not know what is answered")),
             Some(Tell::Promise(promise)) => {

@@ -119,7 +119,7 @@ impl Proposer {
         if instance != self.instance {
             (self.instance, self.round) = (instance, 0);
         }
-        self.round += 1;
+        self.round = self.round.saturating_add(1);
         let ballot = Ballot { round: self.round, node: self.node };
         let members = match &value {
             Some(value) if self.planted.has(Bug::TwoMemberships) => value.members.clone(),
@@ -169,13 +169,13 @@ impl Proposer {
                 return;
             }
             Some(Tell::State(state))
-                if mark == Mark::Asked && state.applied + 1 < attempt.instance =>
+                if mark == Mark::Asked && state.applied < attempt.instance - 1 =>
             {
                 out.push(Action::Help { to: from, attempt, applied: state.applied });
                 Mark::Helped
             }
             Some(Tell::State(state))
-                if mark == Mark::Helped && state.votes && state.applied + 1 == attempt.instance =>
+                if mark == Mark::Helped && state.votes && state.applied == attempt.instance - 1 =>
             {
                 out.push(run.send(from));
                 Mark::AskedAgain

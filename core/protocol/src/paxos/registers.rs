@@ -12,9 +12,11 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::messages::{
-    Decided, Id, MESSAGE_BYTES_MAX, Malformed, Member, Put, Value, check_members,
+    Decided, Id, MEMBERS_MAX, MESSAGE_BYTES_MAX, Malformed, Member, Put, Value, check_members,
 };
 use super::{Bug, Planted};
+use crate::fields;
+use crate::limits::COUNTER_MAX;
 use crate::record::crc32c;
 
 /// Most bytes of all registers together: so that a snapshot fits into a message.
@@ -24,6 +26,9 @@ const REGISTER_COST: usize = 32;
 /// How many puts are remembered by their nonces.
 pub const NONCES_MAX: usize = 4096;
 
+/// Most of what a snapshot repeats: fields of its encoded form, by their numbers.
+const FIELDS_MAX: &[(&[u32], usize)] =
+    &[(&[4], MEMBERS_MAX), (&[5], STATE_BYTES_MAX / REGISTER_COST), (&[6], NONCES_MAX)];
 const MAGIC: [u8; 4] = *b"VLR\x01";
 /// The format of snapshots that this code writes, and the highest that it reads.
 pub const REGISTERS_FORMAT: u32 = 1;
@@ -247,6 +252,9 @@ impl Registers {
         if bytes[4..8] != crc32c(&body).to_le_bytes() {
             return Err(Malformed("a snapshot's checksum does not hold"));
         }
+        if !fields::within(&body, FIELDS_MAX) {
+            return Err(Malformed("a snapshot has more registers or puts than there can be"));
+        }
         let wire = wire::Registers::decode(body);
         let wire = wire.map_err(|_| Malformed("a snapshot's fields do not decode"))?;
         if wire.format > REGISTERS_FORMAT {
@@ -263,7 +271,8 @@ fn cost(name: &str, value: Option<&Bytes>) -> usize {
 /// The encoded form. Field numbers are frozen; new fields take new numbers.
 mod wire {
     use super::{
-        BTreeMap, Bytes, Id, Malformed, Member, Outcome, STATE_BYTES_MAX, check_members, cost,
+        BTreeMap, Bytes, COUNTER_MAX, Id, Malformed, Member, Outcome, STATE_BYTES_MAX,
+        check_members, cost,
     };
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -341,13 +350,15 @@ mod wire {
 
         fn try_from(wire: Registers) -> Result<Self, Malformed> {
             check_members(&wire.members)?;
-            if wire.applied == 0 || wire.applied == u64::MAX {
+            if wire.applied == 0 || wire.applied > COUNTER_MAX || wire.remembered > COUNTER_MAX {
                 return Err(Malformed("a snapshot's instance is out of range"));
             }
             let (mut registers, mut bytes) = (BTreeMap::new(), 0);
             for Register { name, version, value } in wire.registers {
                 bytes += cost(&name, value.as_ref());
-                registers.insert(name, super::Register { version, value });
+                if registers.insert(name, super::Register { version, value }).is_some() {
+                    return Err(Malformed("a snapshot has a register twice"));
+                }
             }
             if bytes > STATE_BYTES_MAX {
                 return Err(Malformed("registers are over `STATE_BYTES_MAX`"));
@@ -357,13 +368,18 @@ mod wire {
                 (None, Some(version)) => Outcome::Conflict(version),
                 (None, None) => Outcome::Full,
             };
+            let nonces: BTreeMap<_, _> =
+                wire.nonces.iter().map(|a| (a.nonce, outcome(a))).collect();
+            if nonces.len() != wire.nonces.len() {
+                return Err(Malformed("a snapshot has a put twice"));
+            }
             Ok(Self {
                 cluster: wire.cluster,
                 applied: wire.applied,
                 members: wire.members,
                 registers,
                 bytes,
-                nonces: wire.nonces.iter().map(|a| (a.nonce, outcome(a))).collect(),
+                nonces,
                 order: wire.nonces.iter().map(|a| (a.nonce, a.instance)).collect(),
                 remembered: wire.remembered,
             })
