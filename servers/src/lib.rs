@@ -21,6 +21,9 @@ mod cli;
 mod commands;
 mod daemon;
 pub mod grpc;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod hostile;
 mod output;
 mod progress;
 mod signals;

@@ -292,7 +292,16 @@ pub(crate) fn flags(command: Command) -> Command {
 /// `UNAVAILABLE` for the file.
 pub(crate) fn resolve(matches: &ArgMatches) -> Result<(Settings, AllInForce)> {
     let path = matches.get_one::<PathBuf>(FILE);
-    let mut file = path.map(|path| read_file(path)).transpose()?.unwrap_or_default();
+    let file = path.map(|path| read_file(path)).transpose()?.unwrap_or_default();
+    layer(matches, path.map(PathBuf::as_path), file)
+}
+
+/// The sources one over the other; `file`: what stands in the file `path`.
+fn layer(
+    matches: &ArgMatches,
+    path: Option<&Path>,
+    mut file: toml::Table,
+) -> Result<(Settings, AllInForce)> {
     let mut settings = Settings::default();
     let mut origins = Vec::with_capacity(SETTINGS.len());
     for setting in SETTINGS {
@@ -337,9 +346,37 @@ fn read_file(path: &Path) -> Result<toml::Table> {
     let shown = path.display();
     let text =
         std::fs::read_to_string(path).map_err(|error| input_error(&shown.to_string(), error))?;
+    parse_file(path, &text)
+}
+
+fn parse_file(path: &Path, text: &str) -> Result<toml::Table> {
     text.parse().map_err(|error: toml::de::Error| {
+        let shown = path.display();
         Error::invalid(format!("file {shown}: this is not TOML: mend it")).with_source(error)
     })
+}
+
+/// A door for a fuzzer: a file of this text is refused, or what it puts in force is shown as text that
+/// means the same. Panics when that does not hold.
+#[cfg(feature = "testing")]
+pub(crate) fn fuzz(text: &str) {
+    static DEFAULTS: std::sync::OnceLock<ArgMatches> = std::sync::OnceLock::new();
+    let matches = DEFAULTS.get_or_init(|| {
+        let bare = |arg: Arg| arg.env(None::<&str>);
+        let command = flags(Command::new("fuzz")).mut_args(bare);
+        command.get_matches_from(["fuzz"])
+    });
+    let path = Path::new("fuzz.toml");
+    let settled = parse_file(path, text).and_then(|file| layer(matches, Some(path), file));
+    let Ok((settings, _)) = settled else { return };
+    for setting in SETTINGS {
+        let shown = (setting.show)(&settings);
+        if !shown.is_empty() {
+            let mut again = settings.clone();
+            (setting.set)(&mut again, &shown).unwrap_or_else(|why| panic!("{shown}: {why}"));
+            assert_eq!((setting.show)(&again), shown, "{}", setting.name);
+        }
+    }
 }
 
 fn toml_text(value: &toml::Value) -> Option<String> {
