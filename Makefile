@@ -10,7 +10,7 @@ C_PROFILE := dist
 PREFIX := /usr/local
 export PYO3_PYTHON := $(CURDIR)/$(PY)
 
-.PHONY: help demo test bench chaos python node c install c-check check fmt clean
+.PHONY: help demo test bench chaos python node c install c-check check fuzz mutants fmt clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 14
@@ -75,6 +75,12 @@ check: ## the compiler's and the linter's opinion, no test run
 	@.ci/setup || [ $$? = 4 ]
 	cargo fmt --check
 	cargo clippy --workspace --all-targets -- -D warnings
+
+fuzz: ## looks for bytes that break a decoder, each TARGET (or one) for SECONDS (or 60)
+	@.ci/fuzz "$(or $(TARGET),all)" "$(or $(SECONDS),60)"
+
+mutants: ## makes mistakes in the pure crate, one by one, and says which no test sees; SHARD=0/4: a part of them
+	@.ci/mutants "$(or $(SHARD),0/1)"
 
 fmt: ## formats the Rust code
 	cargo fmt

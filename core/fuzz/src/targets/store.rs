@@ -3,7 +3,7 @@
 //! Everything is in memory and on this thread. What opens must open again and hold the same.
 
 use std::io::IoSlice;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, OnceLock, mpsc};
 
 use bytes::Bytes;
@@ -233,7 +233,7 @@ pub(super) fn directory(input: &[u8]) {
     opens(&disk);
 }
 
-fn apply(disk: &SimDisk, path: &PathBuf, what: u8, at: usize, value: [u8; 2]) {
+fn apply(disk: &SimDisk, path: &Path, what: u8, at: usize, value: [u8; 2]) {
     let change = |change: &dyn Fn(&mut Vec<u8>)| disk.damage(path, change);
     match what % 8 {
         0 => change(&|bytes| bytes.truncate(at)),
