@@ -26,6 +26,7 @@ use async_trait::async_trait;
 use bytes::{Buf, BufMut, Bytes};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
+use virtuallog_protocol::limits::COUNTER_MAX;
 use virtuallog_protocol::record::crc32c;
 
 use crate::error::{Error, ErrorCode};
@@ -344,6 +345,9 @@ fn decode(path: &Path, mut bytes: Bytes) -> Result<Register, MetaError> {
     let (name_len, value_len) = (bytes.get_u32_le() as usize, bytes.get_u32_le() as usize);
     if has_value > 1 || version == 0 || name_len.checked_add(value_len) != Some(bytes.len()) {
         return Err(damaged(path, "its lengths do not add up"));
+    }
+    if version > COUNTER_MAX {
+        return Err(damaged(path, "nothing is written so often"));
     }
     let name = bytes.split_to(name_len).to_vec();
     let name = String::from_utf8(name).map_err(|_| damaged(path, "its name is not text"))?;
