@@ -70,6 +70,9 @@ pub(crate) struct Quorum {
     params: LogletParams,
     /// The highest known tail that the sequencer told, by whatever way (rule N15).
     known_tail: AtomicU64,
+    /// The highest trim point that a majority told: a member that was away may not know it yet, and
+    /// would still read out what lies below.
+    trimmed: AtomicU64,
     /// The member that is asked to push tails.
     pushing: AtomicUsize,
 }
@@ -84,7 +87,8 @@ impl Quorum {
     pub(crate) fn new(net: Arc<Net>, id: LogletId, params: LogletParams) -> Quorum {
         // The sequencer's own LogServer knows first.
         let pushing = AtomicUsize::new(params.sequencer as usize);
-        Quorum { net, id, params, known_tail: AtomicU64::new(0), pushing }
+        let (known_tail, trimmed) = (AtomicU64::new(0), AtomicU64::new(0));
+        Quorum { net, id, params, known_tail, trimmed, pushing }
     }
 
     pub(super) fn members(&self) -> impl Iterator<Item = MemberId> + '_ {
@@ -487,10 +491,16 @@ impl Quorum {
                 Err(error) => why = Some(error),
             }
             if answers >= self.majority() {
+                self.trimmed.fetch_max(trim, Ordering::Relaxed);
                 return Ok(LogletPos(trim));
             }
         }
         Err(self.too_few(unknown, why))
+    }
+
+    /// The highest trim point that this process was told.
+    pub(super) fn known_trim(&self) -> LogletPos {
+        LogletPos(self.trimmed.load(Ordering::Relaxed))
     }
 }
 

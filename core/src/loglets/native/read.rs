@@ -44,6 +44,9 @@ impl Readers {
         if from >= to {
             return Ok(Vec::new());
         }
+        if from < quorum.known_trim() {
+            return Err(LogletError::Trimmed { first_kept: quorum.known_trim() });
+        }
         let members: Vec<MemberId> = quorum.members().collect();
         let local = members.iter().position(|member| quorum.net.is_local(*member));
         let start = local.unwrap_or_else(|| self.at.load(Ordering::Relaxed) % members.len());
