@@ -11,16 +11,21 @@
 //!   owned, plain types, deadlines per call, and panics turned into errors;
 //! * [`Server`], and the functions on clusters: the server roles inside a host, and [`Relocation`],
 //!   a log on its way to another store;
+//! * [`start_logs`] and [`drain_logs`]: what the core reports, for the host's own logging;
+//! * [`LocalCluster`] and [`find_program`]: a cluster for tests, of the servers that the package carries;
 //! * `errors.toml`: the error table that each language compares its own with, and
 //!   `conformance/*.toml`: the scenarios that each language runs.
 //!
 //! Nothing here knows a language, and nothing here is protocol: that is the core's.
 
 mod error;
+mod local_cluster;
 mod log;
+mod logging;
 mod op;
 mod per_process;
 mod pipeline;
+mod programs;
 mod queue;
 mod reader;
 mod relocation;
@@ -28,9 +33,12 @@ pub mod runtime;
 mod server;
 
 pub use error::{Error, Result, panic_guard};
+pub use local_cluster::{LocalCluster, LocalNode};
 pub use log::{Log, Mode, Options, Timeout, create, delete, logs};
+pub use logging::{LOG_VARIABLE, LogBatch, LogLevel, LogRecord, drain_logs, start_logs};
 pub use op::Op;
 pub use pipeline::Pipeline;
+pub use programs::{BIN_DIR_VARIABLE, find_program};
 pub use queue::{CompletionQueue, Done, HostWaker};
 pub use reader::{Batch, Reader};
 pub use relocation::{Relocation, Step};

@@ -92,6 +92,7 @@ const NAMED_PLACES: &[(&str, &[&str], &[&str])] = &[
         "a task is spawned",
         &["runtime.spawn(", "tokio::spawn", "spawn_blocking", "task::spawn"],
         &[
+            "bindings/src/local_cluster.rs",
             "bindings/src/log.rs",
             "bindings/src/op.rs",
             "bindings/src/reader.rs",
@@ -122,6 +123,9 @@ const NAMED_PLACES: &[(&str, &[&str], &[&str])] = &[
         "the environment is read",
         &["env::var"],
         &[
+            "bindings/src/local_cluster.rs",
+            "bindings/src/logging.rs",
+            "bindings/src/programs.rs",
             "bindings/src/runtime.rs",
             "c/src/local_cluster.rs",
             "core/fuzz/src/bin/fuzz.rs",
@@ -133,6 +137,7 @@ const NAMED_PLACES: &[(&str, &[&str], &[&str])] = &[
         "the file system is touched",
         &["fs::", "File::open", "OpenOptions"],
         &[
+            "bindings/src/local_cluster.rs",
             "core/fuzz/src/bin/corpus.rs",
             "core/src/directory.rs",
             "core/src/owner.rs",
@@ -146,7 +151,12 @@ const NAMED_PLACES: &[(&str, &[&str], &[&str])] = &[
     (
         "a lint against unsafe code is lifted",
         &["allow(unsafe_code)"],
-        &["bindings/src/runtime.rs", "c/src/lib.rs", "core/fuzz/src/allocation.rs"],
+        &[
+            "bindings/src/runtime.rs",
+            "c/src/lib.rs",
+            "core/fuzz/src/allocation.rs",
+            "python/src/entry.rs",
+        ],
     ),
 ];
 
@@ -171,13 +181,9 @@ fn files(folder: &str) -> Vec<String> {
         if hidden
             || matches!(
                 name.as_str(),
-                "target"
-                    | "__pycache__"
-                    | "node_modules"
-                    | "dist"
-                    | "quickstart-data"
-                    | "generated"
+                "target" | "__pycache__" | "node_modules" | "dist" | "generated"
             )
+            || name.ends_with("-data")
         {
             continue;
         }

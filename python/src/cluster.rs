@@ -59,6 +59,63 @@ impl Server {
     }
 }
 
+/// A cluster for tests.
+#[pyclass(frozen, module = "virtuallog._native")]
+pub(crate) struct LocalCluster(facade::LocalCluster);
+
+impl LocalCluster {
+    pub(crate) fn new(cluster: facade::LocalCluster) -> Self {
+        Self(cluster)
+    }
+}
+
+#[pymethods]
+impl LocalCluster {
+    #[getter]
+    fn url(&self) -> &str {
+        self.0.url()
+    }
+
+    /// For each node its number, address, directory, and the number of its process or `None`.
+    #[expect(clippy::type_complexity, reason = "a row, which Python gives names")]
+    fn nodes(&self, py: Python<'_>) -> PyResult<Vec<(u32, String, PathBuf, Option<u32>)>> {
+        let nodes = self.0.nodes().map_err(|error| exception(py, error))?;
+        Ok(nodes.into_iter().map(|n| (n.node, n.address, n.directory, n.pid)).collect())
+    }
+
+    fn stop(&self, py: Python<'_>, nodes: Vec<u32>) -> PyResult<()> {
+        py.detach(|| self.0.stop_nodes(&nodes)).map_err(|error| exception(py, error))
+    }
+
+    fn start(&self, nodes: Vec<u32>, timeout: &Bound<'_, PyAny>) -> PyResult<Op> {
+        Ok(Op::new(self.0.start_nodes(nodes, convert::timeout(timeout)?), |()| Value::None))
+    }
+
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.0.close());
+    }
+}
+
+/// Starts a cluster for tests, of the programs in the folder `packaged`.
+#[pyfunction]
+pub(crate) fn local_cluster(
+    nodes: &Bound<'_, PyAny>,
+    directory: Option<PathBuf>,
+    packaged: PathBuf,
+    timeout: &Bound<'_, PyAny>,
+) -> PyResult<Op> {
+    let (nodes, timeout) = (number(nodes)?, convert::timeout(timeout)?);
+    let starting = facade::LocalCluster::start(nodes, directory, packaged, timeout);
+    Ok(Op::new(starting, Value::LocalCluster))
+}
+
+/// The path of a program that belongs to this library.
+#[pyfunction]
+pub(crate) fn find_program(py: Python<'_>, name: &str, packaged: PathBuf) -> PyResult<PathBuf> {
+    let found = py.detach(|| facade::find_program(name, &packaged));
+    found.map_err(|error| exception(py, error))
+}
+
 /// A log on its way.
 #[pyclass(frozen, module = "virtuallog._native")]
 pub(crate) struct Relocation(facade::Relocation);

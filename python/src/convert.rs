@@ -7,7 +7,7 @@ use bytes::Bytes;
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyString};
+use pyo3::types::{PyBool, PyBytes, PyMemoryView, PyString};
 use virtuallog_bindings::Timeout;
 
 use crate::errors::invalid;
@@ -21,14 +21,19 @@ pub(crate) fn payload(object: &Bound<'_, PyAny>) -> PyResult<Bytes> {
         let hint = "a payload is bytes, not str: append text.encode()";
         return Err(PyTypeError::new_err(hint));
     }
-    let buffer = PyBuffer::<u8>::get(object).map_err(|_| {
+    if let Ok(buffer) = PyBuffer::<u8>::get(object) {
+        return Ok(Bytes::from(buffer.to_vec(object.py())?));
+    }
+    // Of elements other than bytes: what they are in memory, in order.
+    let view = PyMemoryView::from(object).map_err(|_| {
         let class = object.get_type();
         PyTypeError::new_err(format!(
-            "a payload is bytes, bytearray or a memoryview of bytes, not {}",
+            "a payload is bytes or another buffer, such as a bytearray, not {}",
             class.name().map_or_else(|_| "that".into(), |name| name.to_string())
         ))
     })?;
-    Ok(Bytes::from(buffer.to_vec(object.py())?))
+    let bytes = view.call_method0("tobytes")?;
+    Ok(Bytes::copy_from_slice(bytes.cast::<PyBytes>()?.as_bytes()))
 }
 
 /// The payloads of one batch, copied into one piece of memory.

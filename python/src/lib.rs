@@ -10,6 +10,7 @@ mod convert;
 mod entry;
 mod errors;
 mod log;
+mod logs;
 mod op;
 mod queue;
 mod reader;
@@ -25,11 +26,16 @@ mod _native {
     #[pymodule_export]
     use super::generation;
     #[pymodule_export]
-    use crate::cluster::{Relocation, Server, drain, init, nodes, remove, serve};
+    use crate::cluster::{
+        LocalCluster, Relocation, Server, drain, find_program, init, local_cluster, nodes, remove,
+        serve,
+    };
     #[pymodule_export]
     use crate::entry::Entry;
     #[pymodule_export]
     use crate::log::{Log, Pipeline, create, delete, logs, open};
+    #[pymodule_export]
+    use crate::logs::{Logs, log_level};
     #[pymodule_export]
     use crate::op::Op;
     #[pymodule_export]

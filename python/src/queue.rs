@@ -26,7 +26,8 @@ pub(crate) struct Queue {
     waited_on: bool,
 }
 
-struct SocketWaker(UnixStream);
+/// Wakes whoever waits on the other end.
+pub(crate) struct SocketWaker(pub(crate) UnixStream);
 
 impl HostWaker for SocketWaker {
     fn wake(&self) {

@@ -6,7 +6,7 @@ use pyo3::types::{PyList, PyTuple};
 use virtuallog_bindings as facade;
 use virtuallog_bindings::{Life, MovePhase, Next, Roles, Step};
 
-use crate::cluster::Server;
+use crate::cluster::{LocalCluster, Server};
 use crate::entry::Entry;
 use crate::log::Log;
 use crate::reader::Reader;
@@ -28,6 +28,7 @@ pub(crate) enum Value {
     Log(facade::Log),
     Reader(facade::Reader),
     Server(facade::Server),
+    LocalCluster(facade::LocalCluster),
     Cluster(facade::ClusterInfo),
     Step(Step),
 }
@@ -81,6 +82,9 @@ impl Value {
             Value::Log(log) => Ok(Bound::new(py, Log::new(log))?.into_any()),
             Value::Reader(reader) => Ok(Bound::new(py, Reader::new(reader))?.into_any()),
             Value::Server(server) => Ok(Bound::new(py, Server::new(server))?.into_any()),
+            Value::LocalCluster(cluster) => {
+                Ok(Bound::new(py, LocalCluster::new(cluster))?.into_any())
+            }
             Value::Cluster(cluster) => cluster_into_python(py, &cluster),
             Value::Step(Step::Done(chain)) => chain_into_python(py, chain),
             Value::Step(Step::Progress(step)) => {

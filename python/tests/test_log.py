@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import pickle
 import threading
+from array import array
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -43,6 +45,21 @@ def test_entry_before_1970_and_without_text() -> None:
     assert len(repr(Entry(0, b"x" * 1000))) < 200
 
 
+@pytest.mark.parametrize("size", [0, 10, 100_000])
+def test_an_entry_is_a_buffer(log: Log, size: int) -> None:
+    log.append(b"x" * size)
+    entry = log.read_next(0)
+    assert entry is not None
+    view = memoryview(entry)
+    assert view.readonly and view == entry.payload == b"x" * size
+    with pytest.raises((TypeError, BufferError)):
+        (ctypes.c_char * size).from_buffer(entry)
+    del entry
+    assert bytes(view) == b"x" * size, "the view keeps it alive"
+    twin = Entry(0, bytes(view))
+    assert memoryview(pickle.loads(pickle.dumps(twin))) == view
+
+
 def test_an_empty_entry_is_true(log: Log) -> None:
     log.append(b"")
     assert log.read_next(0)
@@ -56,6 +73,15 @@ def test_any_bytes_like_payload_is_copied_at_the_call(log: Log) -> None:
     log.append(memoryview(b"a-view")[2:])
     log.append_many([bytearray(b"x"), memoryview(b"yz")[::2], b"z"])
     assert [entry.payload for entry in log.read(0)] == [b"before", b"view", b"x", b"y", b"z"]
+
+
+def test_a_buffer_of_any_elements_is_its_bytes_in_order(log: Log) -> None:
+    log.append(array("H", [1, 0x203]))
+    log.append_many([array("d", [1.5]), memoryview(array("H", [1, 2, 3]))[::2]])
+    assert log.append_all([array("b", [-1]), b"bytes"])
+    expected = [array("H", [1, 0x203]).tobytes(), array("d", [1.5]).tobytes()]
+    expected += [array("H", [1, 3]).tobytes(), b"\xff", b"bytes"]
+    assert [entry.payload for entry in log.read(0)] == expected
 
 
 def test_append_nowait_settles_in_call_order(log: Log) -> None:

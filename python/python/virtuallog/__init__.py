@@ -16,6 +16,7 @@ import warnings as _warnings
 from . import _native, aio, errors
 from ._cluster import Server, drain, init, move, nodes, remove
 from ._log import Log, PendingAppend, Reader, Subscription, create, delete, logs, open
+from ._logging import log_to_logging
 from ._native import Entry, __version__
 from ._types import (
     Appended,
@@ -98,6 +99,7 @@ __all__ = [
     "drain",
     "errors",
     "init",
+    "log_to_logging",
     "logs",
     "move",
     "nodes",

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import EllipsisType
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    # Known to type checkers; in `collections.abc` from Python 3.12 on.
+    from typing_extensions import Buffer
 
 __all__ = [
     "Appended",
@@ -23,8 +27,9 @@ __all__ = [
     "VerifyReport",
 ]
 
-Payload: TypeAlias = bytes | bytearray | memoryview
-"""What can be appended: bytes, copied at the call. Text is encoded by the caller."""
+Payload: TypeAlias = "Buffer"
+"""What can be appended: bytes or any other buffer (`bytearray`, `memoryview`, an array), copied at the call.
+Text is encoded by the caller."""
 
 Timeout: TypeAlias = float | None | EllipsisType
 """Seconds that a call may take; ``None`` for as long as it takes; ``...`` (the default) for what the

@@ -5,15 +5,13 @@ Faster yet, where one process is enough and nothing has to fail, is a log in mem
 
 from __future__ import annotations
 
-import tempfile
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from . import _native
-from ._cluster import ROLES, Server, init
+from . import _native, _programs
 from ._types import Timeout
-from .errors import InvalidError
 
 __all__ = ["LocalCluster", "LocalNode"]
 
@@ -28,15 +26,21 @@ class LocalNode:
     """``"HOST:PORT"``, the same whenever it runs."""
     dir: Path
     """Its directory."""
-    running: bool
-    """Whether it runs."""
+    pid: int | None
+    """The number of its process; ``None`` while it is stopped."""
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs."""
+        return self.pid is not None
 
 
 class LocalCluster:
-    """Servers on loopback, in this process, on temporary directories. A context manager.
+    """Servers on loopback, each a process of its own, on temporary directories. A context manager.
 
-    They are those of production: sockets, disks, replication. Up when the call returns, in less than a
-    second; closing removes everything. With three nodes (or five) one (or two) may be stopped.
+    They are those of production, ``virtuallogd`` as this package carries it: sockets, disks, replication.
+    Up when the call returns, in about a second; closing removes everything, and so does the end of this
+    process. With three nodes (or five) one (or two) may be stopped.
 
     >>> import virtuallog
     >>> from virtuallog.testing import LocalCluster
@@ -54,75 +58,45 @@ class LocalCluster:
             with LocalCluster() as cluster:
                 yield cluster.url
 
+    A checkout carries no programs: there those of its target folder are used. ``VIRTUALLOG_BIN_DIR`` names
+    another folder to take them from. Where there are none, `NotFoundError` says how to come by them.
+
     :param nodes: how many, from 1 on.
-    :param dir: where their directories are made; left out: in a temporary one that is removed.
+    :param dir: a directory that is there, for theirs, and that stays; left out: a temporary one.
+    :param timeout: seconds that starting may take (10 if nothing is said); ``None``: no limit.
     """
 
-    def __init__(self, nodes: int = 3, *, dir: Path | None = None) -> None:
-        if nodes < 1:
-            raise InvalidError(f"a cluster has at least one node: got {nodes}")
-        self._temporary = None if dir else tempfile.TemporaryDirectory(prefix="virtuallog-")
-        self._dir = dir or Path(self._temporary.name if self._temporary else "")
-        self._servers: dict[int, Server] = {}
-        self._addresses: dict[int, str] = {}
-        try:
-            self._begin(range(1, nodes + 1))
-        except BaseException:
-            self.close()
-            raise
-
-    def _begin(self, numbers: range) -> None:
-        # All at once: most of starting is waiting for disks.
-        starting = [self._serve(node, "127.0.0.1:0") for node in numbers]
-        for node, op in zip(numbers, starting, strict=True):
-            self._servers[node] = Server._of(op.wait())
-        self._addresses = {node: server.address for node, server in self._servers.items()}
-        init(self._addresses.values())
-        for server in self._servers.values():
-            server.ready()
-
-    def _serve(self, node: int, listen: str) -> _native.Op[_native.Server]:
-        data = str(self._dir / f"node-{node}")
-        return _native.serve(data, listen, None, "", ROLES, (), False, ...)
+    def __init__(
+        self,
+        nodes: int = 3,
+        *,
+        dir: str | os.PathLike[str] | None = None,
+        timeout: Timeout = ...,
+    ) -> None:
+        folder = None if dir is None else os.fspath(dir)
+        self._native = _native.local_cluster(nodes, folder, _programs.FOLDER, timeout).wait()
 
     @property
     def url(self) -> str:
         """The store, by the addresses of all nodes: add a log's name to open one."""
-        return f"virtuallog://{','.join(self._addresses.values())}/"
+        return self._native.url
 
     @property
     def nodes(self) -> tuple[LocalNode, ...]:
         """All nodes, those that were stopped too."""
-        return tuple(
-            LocalNode(node, address, self._dir / f"node-{node}", node in self._servers)
-            for node, address in self._addresses.items()
-        )
+        return tuple(LocalNode(*row) for row in self._native.nodes())
 
-    def stop(self, node: int, *, timeout: Timeout = ...) -> None:
-        """Stops a node as it stands, as a crash would. `InvalidError` when it does not run."""
-        server = self._servers.pop(node, None)
-        if server is None:
-            raise InvalidError(f"node {node} does not run: there are {sorted(self._servers)}")
-        server.close(timeout)
+    def stop(self, *nodes: int) -> None:
+        """Kills nodes as they stand. `InvalidError` when one does not run."""
+        self._native.stop(list(nodes))
 
-    def start(self, node: int, *, timeout: Timeout = ...) -> None:
-        """Starts a node that was stopped, on its directory and address, and waits until it is ready."""
-        if node not in self._addresses or node in self._servers:
-            stopped = sorted(self._addresses.keys() - self._servers.keys())
-            raise InvalidError(f"node {node} was not stopped: those that were are {stopped}")
-        self._servers[node] = Server._of(self._serve(node, self._addresses[node]).wait())
-        self._servers[node].ready(timeout)
+    def start(self, *nodes: int, timeout: Timeout = ...) -> None:
+        """Starts nodes that were stopped, on their directories and addresses, until all are up."""
+        self._native.start(list(nodes), timeout).wait()
 
     def close(self) -> None:
-        """Stops all nodes and removes what was temporary. Idempotent."""
-        closing = [server._native.close(...) for server in self._servers.values()]
-        self._servers.clear()
-        try:
-            for op in closing:
-                op.wait()
-        finally:
-            if self._temporary is not None:
-                self._temporary.cleanup()
+        """Kills all nodes and removes what was temporary. Idempotent."""
+        self._native.close()
 
     def __enter__(self) -> LocalCluster:
         return self

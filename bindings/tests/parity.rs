@@ -1,0 +1,259 @@
+//! Every language has every method, field and error: `api.toml` against each language's own source.
+//!
+//! The table in `README.md` is made of what is found. Source is read as text, in the few shapes that
+//! `api.toml` names; whether what is found also works is for the scenarios.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+const BEGIN: &str = "<!-- begin of the table that bindings/tests/parity.rs makes -->\n";
+const END: &str = "<!-- end of the table -->\n";
+
+#[derive(Deserialize)]
+struct Api {
+    r#type: Vec<Type>,
+    language: Vec<Language>,
+}
+
+#[derive(Deserialize)]
+struct Type {
+    /// Empty: functions.
+    name: String,
+    #[serde(default)]
+    methods: Vec<String>,
+    #[serde(default)]
+    fields: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Language {
+    name: String,
+    files: Vec<String>,
+    r#type: Option<String>,
+    #[serde(default)]
+    end: String,
+    #[serde(default)]
+    method: Vec<String>,
+    #[serde(default)]
+    field: Vec<String>,
+    function: Vec<String>,
+    #[serde(default)]
+    error: Vec<String>,
+    #[serde(default)]
+    without: Vec<String>,
+    #[serde(default)]
+    other: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct Errors {
+    error: Vec<ErrorRow>,
+}
+
+#[derive(Deserialize)]
+struct ErrorRow {
+    number: u32,
+    name: String,
+}
+
+/// Whether a language has something; `None` where it has it from another one.
+type Row = (String, Vec<Option<bool>>);
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The text of files, one after the other; `*` stands for part of a name.
+fn text(files: &[String]) -> String {
+    let mut all = String::from("\n");
+    for file in files {
+        let path = root().join(file);
+        let Some((before, after)) = file.rsplit('/').next().expect("a name").split_once('*') else {
+            all += &read(&path);
+            continue;
+        };
+        let folder = path.parent().expect("it is in a folder").read_dir().expect("it is there");
+        let mut paths: Vec<_> = folder.map(|entry| entry.expect("it is listed").path()).collect();
+        paths.sort();
+        for path in paths {
+            let name = path.file_name().expect("a name").to_string_lossy();
+            if name.starts_with(before) && name.ends_with(after) {
+                all += &read(&path);
+            }
+        }
+    }
+    all
+}
+
+fn camel(name: &str) -> String {
+    let mut words = name.split('_');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |camel, word| camel + &word[..1].to_uppercase() + &word[1..])
+}
+
+fn snake(name: &str) -> String {
+    let mut snake = String::new();
+    for letter in name.chars() {
+        if letter.is_uppercase() && !snake.is_empty() {
+            snake.push('_');
+        }
+        snake.extend(letter.to_lowercase());
+    }
+    snake
+}
+
+impl Language {
+    /// Whether one of the patterns is there, filled in.
+    fn finds(&self, text: &str, patterns: &[String], of: &str, name: &str, number: u32) -> bool {
+        let key = if of.is_empty() { name.to_owned() } else { format!("{of}.{name}") };
+        if let Some(other) = self.other.get(&key) {
+            return text.contains(other.as_str());
+        }
+        let fill = |pattern: &String| {
+            let filled = pattern.replace("{type}", of).replace("{name}", name);
+            let filled = filled.replace("{camel}", &camel(name)).replace("{snake}", &snake(of));
+            filled.replace("{number}", &number.to_string())
+        };
+        patterns.iter().map(fill).any(|pattern| text.contains(&pattern))
+    }
+
+    /// The part of the text that is about a type; there may be several pieces.
+    fn about(&self, text: &str, name: &str) -> String {
+        let Some(begin) = &self.r#type else { return text.to_owned() };
+        let begin = begin.replace("{type}", name);
+        let mut about = String::new();
+        let mut inside = false;
+        for line in text.lines() {
+            let begins = line.strip_prefix(&begin).is_some_and(|rest| {
+                // Not a longer name.
+                !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_')
+            });
+            inside = begins || inside && !line.starts_with(&self.end);
+            if inside {
+                about.push_str(line);
+                about.push('\n');
+            }
+        }
+        about
+    }
+}
+
+fn rows() -> (Vec<String>, Vec<Row>) {
+    let bindings = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let api: Api = toml::from_str(&read(&bindings.join("api.toml"))).expect("it is well formed");
+    let errors: Errors = toml::from_str(include_str!("../errors.toml")).expect("it is well formed");
+    let texts: Vec<_> = api.language.iter().map(|language| text(&language.files)).collect();
+    let languages = || api.language.iter().zip(&texts);
+    let mut rows = Vec::new();
+    for ty in &api.r#type {
+        let parts: Vec<_> =
+            languages().map(|(language, text)| language.about(text, &ty.name)).collect();
+        let names = ty.methods.iter().map(|name| (name, true));
+        for (name, is_method) in names.chain(ty.fields.iter().map(|name| (name, false))) {
+            let found = languages().zip(&parts).map(|((language, text), part)| {
+                let has = |text, patterns| language.finds(text, patterns, &ty.name, name, 0);
+                match (ty.name.as_str(), is_method) {
+                    (of, _) if language.without.iter().any(|without| without == of) => None,
+                    ("", _) => Some(has(text, &language.function)),
+                    (_, true) => Some(has(part, &language.method)),
+                    (_, false) => Some(has(part, &language.field)),
+                }
+            });
+            let what =
+                if ty.name.is_empty() { name.clone() } else { format!("{}.{name}", ty.name) };
+            rows.push((what, found.collect()));
+        }
+    }
+    for row in &errors.error {
+        let found = languages().map(|(language, text)| {
+            let without = language.without.iter().any(|without| without == "errors");
+            (!without).then(|| language.finds(text, &language.error, "", &row.name, row.number))
+        });
+        rows.push((row.name.clone(), found.collect()));
+    }
+    (api.language.into_iter().map(|language| language.name).collect(), rows)
+}
+
+fn table(languages: &[String], rows: &[Row]) -> String {
+    let mut table =
+        format!("| | {} |\n|---|{}\n", languages.join(" | "), "---|".repeat(languages.len()));
+    for (what, found) in rows {
+        let marks: Vec<_> = found
+            .iter()
+            .map(|found| match found {
+                Some(true) => "✓",
+                Some(false) => "**lacks it**",
+                None => "·",
+            })
+            .collect();
+        writeln!(table, "| `{what}` | {} |", marks.join(" | ")).expect("a string takes all");
+    }
+    table
+}
+
+#[test]
+fn no_language_lacks_anything() {
+    let (languages, rows) = rows();
+    let mut lacking = Vec::new();
+    for (what, found) in &rows {
+        assert!(found.contains(&Some(true)), "no language has `{what}`");
+        for (language, found) in languages.iter().zip(found) {
+            if *found == Some(false) {
+                lacking.push(format!("{language} lacks `{what}`"));
+            }
+        }
+    }
+    assert!(lacking.is_empty(), "{}", lacking.join("\n"));
+    assert!(rows.len() > 100 && languages.len() >= 3, "the list was read");
+}
+
+#[test]
+fn the_readme_has_the_table() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = read(&path);
+    let (before, rest) = readme.split_once(BEGIN).expect("the table begins");
+    let (_, after) = rest.split_once(END).expect("the table ends");
+    let (languages, rows) = rows();
+    let wanted = format!("{before}{BEGIN}{}{END}{after}", table(&languages, &rows));
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&path, &wanted).expect("it can be written");
+    }
+    assert!(
+        readme == wanted,
+        "bindings/README.md: UPDATE=1 cargo test -p virtuallog-bindings --test parity"
+    );
+}
+
+#[test]
+fn what_is_not_there_is_not_found() {
+    let (_, rows) = rows();
+    assert!(rows.iter().any(|(what, _)| what == "Log.append"));
+    let language = Language {
+        name: String::new(),
+        files: Vec::new(),
+        r#type: Some("class {type}".into()),
+        end: "class ".into(),
+        method: vec!["def {name}(".into()],
+        field: Vec::new(),
+        function: Vec::new(),
+        error: Vec::new(),
+        without: Vec::new(),
+        other: BTreeMap::new(),
+    };
+    let text = "class Log:\n    def append(\nclass Logs:\n    def close(\n";
+    let part = language.about(text, "Log");
+    assert!(language.finds(&part, &language.method, "Log", "append", 0));
+    assert!(!language.finds(&part, &language.method, "Log", "close", 0));
+    assert_eq!(
+        (camel("append_many"), snake("LocalCluster")),
+        ("appendMany".into(), "local_cluster".into())
+    );
+}
