@@ -2,10 +2,10 @@
 
 This program appends the lines of a real file, one line an entry, pipelined, in passes until its time is over.
 Meanwhile it swaps the log's engine, moves the log from its own disk to a cluster of three servers
-(``nodes.py``), kills the server that gives the positions, and moves the log back; a second process
-(``follow.py``) follows it live all the way. At the end this program and the command line read everything
-back, and all three readers are compared with the input. The exit status is 0 only when nothing was lost,
-doubled or out of order.
+(``nodes.py``), kills the server that gives the positions, and moves the log back. Clients in several languages
+(``writers.py``) append to it all the time, and a second process (``follow.py``) follows it live all the way. At
+the end this program and the command line read everything back, and all is compared with what was written. The
+exit status is 0 only when nothing was lost, doubled or out of order.
 
 Run it with ``make demo``, or ``INPUT=file make demo``. ``check.py`` has the proof, ``report.py`` the report.
 """
@@ -29,6 +29,7 @@ from virtuallog import aio
 from check import Checker, Findings, Input, load
 from nodes import TARGET, Nodes, command_line
 from report import Event, Report, counted, grouped
+from writers import MARK, Others, Writers, own
 
 SECONDS = 20.0
 # Appends under way at any time.
@@ -158,23 +159,28 @@ class Director:
 
 async def write(
     url: str, source: Input, cluster: Nodes
-) -> tuple[Written, list[Event], virtuallog.Chain, Follower]:
+) -> tuple[Written, dict[str, array[int]], list[Event], virtuallog.Chain, Follower]:
     """Writes, directs and is followed, all at once."""
     async with aio.open(url) as log:
         follower = Follower(url)
+        writers = None
         try:
+            writers = await asyncio.to_thread(Writers, url, TARGET / "demo")
             writer = Writer(log)
             writing = asyncio.create_task(writer.run(source.lines))
             director = Director(log, writer, url, cluster)
             directing = asyncio.create_task(director.run(time.monotonic()))
             written, events = await asyncio.gather(writing, directing)
+            told = await asyncio.to_thread(writers.finish)
             # The end of the log is what tells the follower that it has seen everything.
             await log.seal()
             chain = await log.chain()
         except BaseException:
             follower.stop()
+            if writers is not None:
+                writers.stop()
             raise
-    return written, events, chain, follower
+    return written, told, events, chain, follower
 
 
 class Follower:
@@ -206,19 +212,27 @@ class Follower:
         self.process.wait()
 
 
-def read_back(url: str, source: Input, written: Written) -> Findings:
-    """This program reads everything back, and compares also where each entry lies."""
-    checker = Checker(source.lines)
+def read_back(
+    url: str, source: Input, written: Written, told: dict[str, array[int]]
+) -> tuple[Findings, dict[str, Findings]]:
+    """This program reads everything back, and compares also where each entry lies; then of the others."""
+    checker, others = Checker(source.lines), Others(told)
     misplaced = 0
     with virtuallog.open(url, mode="read") as log:
-        for batch in log.read(0).batches():
+        for everything in log.read(0).batches():
+            batch = []
+            for entry in everything:
+                if entry.payload.startswith(MARK):
+                    others.feed(entry.position, entry.payload)
+                else:
+                    batch.append(entry)
             at = checker.count
             there = array("Q", [entry.position for entry in batch])
             if there != written.positions[at : at + len(batch)]:
                 acked = written.positions[at : at + len(batch)]
                 misplaced += sum(a != b for a, b in zip(there, acked, strict=False))
             checker.feed([entry.payload for entry in batch])
-    return checker.finish(written.submitted, misplaced)
+    return checker.finish(written.submitted, misplaced), others.findings()
 
 
 def read_with_command_line(url: str, source: Input, written: Written) -> Findings:
@@ -230,7 +244,7 @@ def read_with_command_line(url: str, source: Input, written: Written) -> Finding
         rest = b""
         while chunk := process.stdout.read(1 << 20):
             *lines, rest = (rest + chunk).split(b"\n")
-            checker.feed(lines)
+            checker.feed(own(lines))
     if process.returncode != 0 or rest:
         raise SystemExit(f"`virtuallog read` failed with status {process.returncode}")
     return checker.finish(written.submitted)
@@ -252,17 +266,18 @@ def main() -> int:
     with Nodes(folder / "cluster.log") as cluster:
         print(f"  cluster {cluster.url}", flush=True)
         try:
-            written, events, chain, follower = asyncio.run(write(url, source, cluster))
+            written, told, events, chain, follower = asyncio.run(write(url, source, cluster))
         except virtuallog.VirtualLogError as error:
             raise SystemExit(f"the log refused: {error}") from error
     print("  reading everything back", flush=True)
     followed, samples = follower.finish(written.submitted)
+    here, others = read_back(url, source, written, told)
     readers = {
         "second process, live": followed,
-        "this program": read_back(url, source, written),
+        "this program": here,
         "virtuallog read": read_with_command_line(url, source, written),
     }
-    report = Report(source, url, written, events, chain, readers, samples)
+    report = Report(source, url, written, events, chain, readers, others, samples)
     report.print()
     report.write_json(folder / "report.json")
     report.plot(folder / "report.png")

@@ -13,6 +13,7 @@ import time
 import virtuallog
 
 from check import Checker, load
+from writers import own
 
 # Seconds between two notes of how far it is.
 EVERY_S = 0.02
@@ -25,7 +26,7 @@ def main(url: str) -> None:
     with virtuallog.open(url, mode="read") as log, log.subscribe("first") as subscription:
         print("following", flush=True)
         for batch in subscription.batches():
-            checker.feed([entry.payload for entry in batch])
+            checker.feed(own([entry.payload for entry in batch]))
             now = time.monotonic()
             if now - noted_at >= EVERY_S:
                 samples.append((now, checker.count))

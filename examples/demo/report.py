@@ -78,6 +78,8 @@ class Report:
     events: list[Event]
     chain: Chain
     readers: dict[str, Findings]
+    # Of the entries of each other writer, as this program read them.
+    others: dict[str, Findings]
     followed: list[tuple[float, int]]
 
     @cached_property
@@ -149,7 +151,7 @@ class Report:
             and found.entries == self.written.submitted
             and found.sha256 == self.expected_sha256
             for found in self.readers.values()
-        )
+        ) and all(found.clean and found.entries for found in self.others.values())
 
     @cached_property
     def verdict(self) -> str:
@@ -205,6 +207,9 @@ class Report:
         for name, found in self.readers.items():
             counts = [found.entries, found.lost, found.doubled, found.reordered, found.misplaced]
             rows.append([name, *map(grouped, counts), found.sha256[:16]])
+        for name, found in self.others.items():
+            counts = [found.entries, found.lost, found.doubled, found.reordered, found.misplaced]
+            rows.append([f"of the writer in {name}", *map(grouped, counts), ""])
         return rows
 
     def as_dict(self) -> dict[str, Any]:
@@ -250,6 +255,7 @@ class Report:
                 ],
             },
             "readers": {name: found.as_dict() for name, found in self.readers.items()},
+            "writers": {name: found.as_dict() for name, found in self.others.items()},
             "rate": [[round(at, 3), round(rate)] for at, rate in self.rates],
         }
 
