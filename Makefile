@@ -10,7 +10,7 @@ C_PROFILE := dist
 PREFIX := /usr/local
 export PYO3_PYTHON := $(CURDIR)/$(PY)
 
-.PHONY: help demo test bench chaos python node c install c-check check fuzz mutants fmt clean
+.PHONY: help demo test bench chaos python packages node c install c-check check fuzz mutants fmt clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 14
@@ -30,6 +30,7 @@ bench: ## the measured numbers, each against the bare thing on the same disk
 	@echo "make bench: about 9 minutes, and 5 minutes more the first time, to build"
 	@.ci/setup
 	@cargo build --quiet --release -p virtuallog-server
+	@cargo build --quiet --release -p virtuallog-bindings --example rates
 	$(PACKAGE)
 	$(PY) python/bench/bench.py
 	cd node && npm run --silent build && npm run --silent bench
@@ -54,6 +55,12 @@ chaos: ## kills, pauses, cuts off and powers off real nodes under load, and judg
 python: ## the Python package, optimized, importable by .venv/bin/python
 	@.ci/setup || [ $$? = 4 ]
 	$(PACKAGE)
+
+packages: ## the packages of a release, each installed where there is no Rust, and the scenarios run there
+	@echo "make packages: about 15 minutes from a fresh clone"
+	@.ci/setup
+	$(PY) python/tests/package.py
+	$(PY) python/tests/package.py --sdist
 
 node: ## the Node.js package, optimized, for `npm install PATH/TO/node` and `npm pack`
 	@.ci/setup || [ $$? = 3 ]

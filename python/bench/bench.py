@@ -4,14 +4,15 @@
 
 One JSON object a line, one line a figure, with its bar where it has one; exit status 1 when one is
 missed. Each figure takes SECONDS (default 1) a round, of ROUNDS (default 5). The Rust side is
-`target/release/virtuallog bench`, and the logs lie under the target folder, on the disk that is built
-on. Build both with optimisation first (`make bench` does).
+`target/release/virtuallog bench` and `target/release/examples/rates`, and the logs lie under the target
+folder, on the disk that is built on. Build them with optimisation first (`make bench` does).
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from pathlib import Path
 import virtuallog
 from virtuallog import aio
 
-TARGET = Path(__file__).resolve().parents[2] / "target"
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", Path(__file__).resolve().parents[2] / "target"))
 PAYLOAD = b"x" * 100
 BATCH = [PAYLOAD] * 1000
 IN_FLIGHT = 1024
@@ -32,9 +33,13 @@ IN_FLIGHT = 1024
 # Figure: its bar, and whether more is better.
 BARS = {
     "append_many, 1000 x 100 B": (500_000, True),
-    f"append, asyncio, {IN_FLIGHT} in flight": (80_000, True),
+    "append_many over Rust's": (0.5, True),
+    f"append, asyncio, {IN_FLIGHT} in flight": (100_000, True),
     "read, 100 B": (500_000, True),
+    "subscribe over Rust's": (0.5, True),
     "append, sync, 1 in flight, p50 over Rust's": (40, False),
+    "append, asyncio, 1 in flight, p50 over Rust's": (80, False),
+    "resident after the run, MB": (300, False),
 }
 
 
@@ -54,6 +59,12 @@ def rust_append_one(url: str, seconds: float) -> float:
     command += ["--seconds", str(seconds)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(json.loads(done.stdout)["p50_us"])
+
+
+def rust_rates(url: str, seconds: float) -> dict[str, float]:
+    command = [str(TARGET / "release" / "examples" / "rates"), url, str(seconds)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return dict(json.loads(done.stdout))
 
 
 def append_one(log: virtuallog.Log, seconds: float) -> float:
@@ -91,6 +102,16 @@ def read(log: virtuallog.Log, seconds: float) -> float:
     return count / elapsed(start)
 
 
+def subscribe(log: virtuallog.Log, seconds: float) -> float:
+    tail = log.check_tail().position
+    start, count = time.perf_counter(), 0
+    while elapsed(start) < seconds:
+        with log.subscribe("first") as subscription:
+            while subscription.position < tail and elapsed(start) < seconds:
+                count += len(subscription.next_batch(1000))
+    return count / elapsed(start)
+
+
 async def aio_append_one(log: aio.Log, seconds: float) -> float:
     times = []
     for _ in turns(seconds):
@@ -123,27 +144,40 @@ async def aio_read(log: aio.Log, seconds: float) -> float:
     return count / elapsed(start)
 
 
-async def aio_round(url: str, seconds: float, figures: defaultdict[str, list[float]]) -> None:
+async def aio_round(
+    url: str, seconds: float, rust: float, figures: defaultdict[str, list[float]]
+) -> None:
     async with aio.open(url) as log:
-        figures["append, asyncio, 1 in flight, p50"].append(await aio_append_one(log, seconds))
+        python = await aio_append_one(log, seconds)
+        figures["append, asyncio, 1 in flight, p50"].append(python)
+        figures["append, asyncio, 1 in flight, p50 over Rust's"].append(python - rust)
         name = f"append, asyncio, {IN_FLIGHT} in flight"
         figures[name].append(await aio_append_pipelined(log, seconds))
         figures["read, asyncio, 100 B"].append(await aio_read(log, seconds))
 
 
 def measure(directory: str, rounds: int, seconds: float) -> dict[str, list[float]]:
-    url = f"file:{directory}/python/log"
     figures: defaultdict[str, list[float]] = defaultdict(list)
-    for _ in range(rounds):
-        rust = rust_append_one(f"file:{directory}/rust/log", seconds)
+    for number in range(rounds):
+        # Fresh logs each round, so that none is longer than the one that it is compared with.
+        url = f"file:{directory}/python/log-{number}"
+        rust = rust_append_one(f"file:{directory}/rust/log-{number}", seconds)
+        rates = rust_rates(f"file:{directory}/rust/rates-{number}", seconds)
         with virtuallog.open(url) as log:
+            many = append_many(log, seconds)
+            figures["append_many, 1000 x 100 B"].append(many)
+            figures["append_many over Rust's"].append(many / rates["append_many"])
+            followed = subscribe(log, seconds)
+            figures["subscribe, 1000 x 100 B"].append(followed)
+            figures["subscribe over Rust's"].append(followed / rates["subscribe"])
+            figures["read, 100 B"].append(read(log, seconds))
+            figures["append_all, 100 B"].append(append_all(log, seconds))
             python = append_one(log, seconds)
             figures["append, sync, 1 in flight, p50"].append(python)
             figures["append, sync, 1 in flight, p50 over Rust's"].append(python - rust)
-            figures["append_many, 1000 x 100 B"].append(append_many(log, seconds))
-            figures["append_all, 100 B"].append(append_all(log, seconds))
-            figures["read, 100 B"].append(read(log, seconds))
-        asyncio.run(aio_round(url, seconds, figures))
+        asyncio.run(aio_round(url, seconds, rust, figures))
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    figures["resident after the run, MB"].append(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
     return figures
 
 
@@ -152,9 +186,10 @@ def main(rounds: int, seconds: float) -> int:
     with tempfile.TemporaryDirectory(prefix="bench-python-", dir=TARGET) as directory:
         figures = measure(directory, rounds, seconds)
     for name, values in figures.items():
-        unit = "us" if "p50" in name else "entries/s"
+        unit = "us" if "p50" in name else "MB" if "MB" in name else "entries/s"
+        unit = "ratio" if "over Rust's" in name and unit == "entries/s" else unit
         middle = statistics.median(values)
-        row: dict[str, object] = {"bench": name, "median": round(middle, 1), "unit": unit}
+        row: dict[str, object] = {"bench": name, "median": round(middle, 2), "unit": unit}
         if name in BARS:
             bar, at_least = BARS[name]
             holds = middle >= bar if at_least else middle <= bar
