@@ -48,9 +48,7 @@ impl Entry {
     fn made(&self, py: Python<'_>) -> &Py<PyBytes> {
         match &self.payload {
             Payload::Made(made) => made,
-            Payload::Read(bytes, made) => {
-                made.get_or_init(py, || PyBytes::new(py, bytes).unbind())
-            }
+            Payload::Read(bytes, made) => made.get_or_init(py, || PyBytes::new(py, bytes).unbind()),
         }
     }
 
@@ -95,8 +93,7 @@ impl Entry {
         let len = len.try_into().expect("no slice is longer than an isize can say");
         // SAFETY: the view keeps `slf` alive, which owns the bytes and never changes them; it is
         // filled in as one that may only be read.
-        let status =
-            unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), start, len, 1, flags) };
+        let status = unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), start, len, 1, flags) };
         if status == 0 { Ok(()) } else { Err(PyErr::fetch(slf.py())) }
     }
 
