@@ -14,7 +14,7 @@ async fn main() -> virtuallog::Result<()> {
         for line in lines {
             line.await?;
         }
-        virtuallog::Result::Ok(())
+        Ok::<_, virtuallog::Error>(())
     });
     for _ in 0..3 {
         print(subscription.next().await?); // waits until there is one

@@ -38,7 +38,9 @@ def run(*command: object, **options: object) -> str:
 
 def built(source: Path, profile: str, folder: Path) -> Path:
     """The wheel of this source."""
-    env = {**os.environ, "CARGO_TARGET_DIR": os.environ.get("CARGO_TARGET_DIR", str(ROOT / "target"))}
+    env = {"CARGO_TARGET_DIR": str(ROOT / "target"), **os.environ}
+    # maturin is beside the Python that runs this, whether or not its environment is active.
+    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     run(*command, "--config-settings", f"profile={profile}", "--wheel-dir", folder, source, env=env)
     (wheel,) = folder.glob("*.whl")
