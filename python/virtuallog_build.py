@@ -52,7 +52,7 @@ def build_wheel(
     """A wheel with the library and the programs."""
     settings = dict(config_settings or {})
     profile = settings.pop("profile", "dist")
-    folder = package() / "_bin"
+    folder = HERE / "python" / "virtuallog" / "_bin"
     folder.mkdir(exist_ok=True)
     try:
         for program in built(profile):
@@ -68,16 +68,10 @@ def build_wheel(
         shutil.rmtree(folder)
 
 
-def package() -> Path:
-    """The folder of the Python half: beside this file in a checkout, further in in a source distribution."""
-    places = [HERE / "python" / "virtuallog", HERE / "python" / "python" / "virtuallog"]
-    return next(place for place in places if (place / "__init__.py").is_file())
-
-
 def built(profile: str) -> list[Path]:
     """Builds the programs, and gives their paths."""
-    roots = [HERE.parent, HERE]
-    root = next(root for root in roots if (root / "servers" / "Cargo.toml").is_file())
+    # This file is in a folder of a checkout, and at the root of a source distribution.
+    root = HERE if (HERE / "servers" / "Cargo.toml").is_file() else HERE.parent
     command = ["cargo", "build", "--profile", profile, "--package", "virtuallog-server", "--bins"]
     command += ["--message-format", "json-render-diagnostics"]
     print("Running", *command, flush=True)

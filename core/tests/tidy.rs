@@ -67,7 +67,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("core/fuzz", "virtuallog virtuallog-protocol virtuallog-server *"),
     ("bindings", "virtuallog *"),
     ("c", "virtuallog-bindings *"),
-    ("python", "virtuallog-bindings *"),
+    ("python", "virtuallog-bindings virtuallog-server *"),
     ("node", "virtuallog-bindings *"),
     ("servers", "virtuallog *"),
     ("examples", "virtuallog *"),
