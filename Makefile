@@ -20,6 +20,8 @@ demo: ## a log from a disk to a cluster and back under load, a server killed mea
 	@.ci/setup || [ $$? = 4 ]
 	@echo "building"
 	@cargo build --quiet --release -p virtuallog-server
+	@cargo rustc --quiet --release -p virtuallog-c --lib --crate-type staticlib
+	@! command -v npm >/dev/null || (cd node && node scripts/build.mjs --profile release >/dev/null)
 	$(PACKAGE)
 	@$(PY) examples/demo/demo.py
 

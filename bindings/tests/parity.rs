@@ -33,7 +33,8 @@ struct Type {
 struct Language {
     name: String,
     files: Vec<String>,
-    r#type: Option<String>,
+    #[serde(default)]
+    r#type: Vec<String>,
     #[serde(default)]
     end: String,
     #[serde(default)]
@@ -45,6 +46,9 @@ struct Language {
     error: Vec<String>,
     #[serde(default)]
     without: Vec<String>,
+    /// What types are called here, where that differs.
+    #[serde(default)]
+    types: BTreeMap<String, String>,
     #[serde(default)]
     other: BTreeMap<String, String>,
 }
@@ -117,6 +121,7 @@ impl Language {
         if let Some(other) = self.other.get(&key) {
             return text.contains(other.as_str());
         }
+        let of = self.types.get(of).map_or(of, String::as_str);
         let fill = |pattern: &String| {
             let filled = pattern.replace("{type}", of).replace("{name}", name);
             let filled = filled.replace("{camel}", &camel(name)).replace("{snake}", &snake(of));
@@ -127,15 +132,17 @@ impl Language {
 
     /// The part of the text that is about a type; there may be several pieces.
     fn about(&self, text: &str, name: &str) -> String {
-        let Some(begin) = &self.r#type else { return text.to_owned() };
-        let begin = begin.replace("{type}", name);
+        if self.r#type.is_empty() {
+            return text.to_owned();
+        }
+        let name = self.types.get(name).map_or(name, String::as_str);
+        let begins: Vec<_> = self.r#type.iter().map(|begin| begin.replace("{type}", name)).collect();
         let mut about = String::new();
         let mut inside = false;
         for line in text.lines() {
-            let begins = line.strip_prefix(&begin).is_some_and(|rest| {
-                // Not a longer name.
-                !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_')
-            });
+            // Not a longer name.
+            let whole = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+            let begins = begins.iter().any(|begin| line.strip_prefix(begin.as_str()).is_some_and(whole));
             inside = begins || inside && !line.starts_with(&self.end);
             if inside {
                 about.push_str(line);
@@ -239,13 +246,14 @@ fn what_is_not_there_is_not_found() {
     let language = Language {
         name: String::new(),
         files: Vec::new(),
-        r#type: Some("class {type}".into()),
+        r#type: vec!["class {type}".into()],
         end: "class ".into(),
         method: vec!["def {name}(".into()],
         field: Vec::new(),
         function: Vec::new(),
         error: Vec::new(),
         without: Vec::new(),
+        types: BTreeMap::new(),
         other: BTreeMap::new(),
     };
     let text = "class Log:\n    def append(\nclass Logs:\n    def close(\n";

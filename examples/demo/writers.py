@@ -8,12 +8,13 @@ has, so that a reader can tell it from the demo's own.
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from array import array
 from pathlib import Path
 
-from check import Findings
+from check import ROOT, Findings
 from nodes import TARGET
 
 HERE = Path(__file__).resolve().parent
@@ -23,8 +24,36 @@ PATIENCE_S = 30.0
 
 
 def commands() -> dict[str, list[str]]:
-    """The programs that there are, by language: those that need building are there once they were built."""
-    return {"python": [sys.executable, str(HERE / "writer.py")]}
+    """The programs that there are, by language: those whose library or package was built."""
+    found = {"python": [sys.executable, str(HERE / "writer.py")], "node": node(), "c": c()}
+    return {name: command for name, command in found.items() if command}
+
+
+def node() -> list[str]:
+    """The one in Node.js, in a project that has the package."""
+    program, package = shutil.which("node"), ROOT / "node"
+    if not program or not (package / "dist" / "index.js").is_file():
+        return []
+    project = TARGET / "demo" / "node"
+    (project / "node_modules").mkdir(parents=True, exist_ok=True)
+    link = project / "node_modules" / "virtuallog"
+    link.unlink(missing_ok=True)
+    link.symlink_to(package)
+    return [program, shutil.copy2(HERE / "writer.mjs", project)]
+
+
+def c() -> list[str]:
+    """The one in C, compiled now, with the library in it."""
+    libraries = [TARGET / profile / "libvirtuallog_c.a" for profile in ("release", "dist", "debug")]
+    library = next((path for path in libraries if path.is_file()), None)
+    compiler = shutil.which("cc")
+    if not library or not compiler:
+        return []
+    program = str(TARGET / "demo" / "writer-c")
+    source, include = str(HERE / "writer.c"), str(ROOT / "c" / "include")
+    needs = ["-lpthread", "-ldl", "-lm"]
+    subprocess.run([compiler, "-O2", "-I", include, source, str(library), *needs, "-o", program], check=True)
+    return [program]
 
 
 def own(payloads: list[bytes]) -> list[bytes]:
