@@ -136,13 +136,15 @@ impl Language {
             return text.to_owned();
         }
         let name = self.types.get(name).map_or(name, String::as_str);
-        let begins: Vec<_> = self.r#type.iter().map(|begin| begin.replace("{type}", name)).collect();
+        let begins: Vec<_> =
+            self.r#type.iter().map(|begin| begin.replace("{type}", name)).collect();
         let mut about = String::new();
         let mut inside = false;
         for line in text.lines() {
             // Not a longer name.
             let whole = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_');
-            let begins = begins.iter().any(|begin| line.strip_prefix(begin.as_str()).is_some_and(whole));
+            let begins =
+                begins.iter().any(|begin| line.strip_prefix(begin.as_str()).is_some_and(whole));
             inside = begins || inside && !line.starts_with(&self.end);
             if inside {
                 about.push_str(line);
