@@ -10,7 +10,7 @@ C_PROFILE := dist
 PREFIX := /usr/local
 export PYO3_PYTHON := $(CURDIR)/$(PY)
 
-.PHONY: help demo test bench chaos python packages node c install c-check check fuzz mutants fmt clean
+.PHONY: help demo test bench chaos sim planted python packages node c install c-check check fuzz mutants fmt clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 14
@@ -53,6 +53,16 @@ chaos: ## kills, pauses, cuts off and powers off real nodes under load, and judg
 	@cargo run --quiet --release -p virtuallog-server --example chaos -- \
 		--seconds $$(($(MINUTES) * 60)) --seed $(SEED) --nodes $(NODES) $(if $(KINDS),--kinds $(KINDS)) \
 		--client "$(PY) servers/examples/chaos/client.py"
+
+# Only with this does tokio let its own chance be seeded.
+SIM = RUSTFLAGS="--cfg tokio_unstable" cargo run --quiet --profile sim -p virtuallog --features planted --example sim --
+
+sim: ## one seed of the simulator with all that happens (SEED=n), or many (SEEDS=n, from START=n on)
+	@$(SIM) $(if $(SEEDS),--seeds $(SEEDS) --start $(or $(START),1),--seed $(SEED) --trace)
+
+planted: ## looks for a seed that finds each planted mistake, and writes the table of them
+	@$(SIM) --planted --most 2000 | tee target/planted.log
+	@grep -v ' found$$' target/planted.log | sort > core/src/testing/sim/planted.txt
 
 python: ## the Python package, optimized, importable by .venv/bin/python
 	@.ci/setup || [ $$? = 4 ]

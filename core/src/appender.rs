@@ -234,8 +234,9 @@ impl Appender {
                 Due::Nothing => return,
                 Due::Send(parcel) => self.send(log, parcel, false),
                 Due::Reroute => {
-                    let log = log.clone();
-                    log.clone().runtime.spawn(async move { log.appender.reroute(&log).await });
+                    let (log, runtime) = (log.clone(), log.runtime.clone());
+                    let work = async move { log.appender.reroute(&log).await };
+                    runtime.spawn(env::task(work));
                     return;
                 }
             }
@@ -410,7 +411,7 @@ impl Appender {
         }
         let weak = Arc::downgrade(log);
         let pause = (timeout / 20).max(Duration::from_millis(1));
-        log.runtime.spawn(async move {
+        log.runtime.spawn(env::task(async move {
             loop {
                 tokio::time::sleep(pause).await;
                 let Some(log) = weak.upgrade() else { return };
@@ -418,7 +419,7 @@ impl Appender {
                     return;
                 }
             }
-        });
+        }));
     }
 
     /// Answers what has waited longer than `timeout`. False when nothing is under way any more.

@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::loglet::LogletError;
 use crate::wire::frame::Packet;
 use crate::wire::messages::{
-    Cluster, Failure, FailureKind, Life, LogletParams, Member, Node, Nothing, Reply, Request,
+    Cluster, Failure, FailureKind, LogletParams, Member, Node, Nothing, Reply, Request,
 };
 use crate::wire::serve::{Answer, Caller, Handler};
 use crate::wire::tcp::TcpTransport;
@@ -136,7 +136,7 @@ impl Net {
         let net = match &server {
             None => Net::connect(seeds).await?,
             Some(server) => {
-                let net = Net::new(Arc::new(TcpTransport::new(|| None::<Life>)), seeds);
+                let net = Net::new(Arc::new(TcpTransport::new(Arc::new(|| None))), seeds);
                 net.learn(&server.cluster());
                 net
             }
@@ -163,7 +163,7 @@ impl Net {
     /// # Errors
     /// `UNAVAILABLE` when none answers; `INVALID` when they belong to no cluster yet.
     pub(crate) async fn connect(seeds: Vec<String>) -> Result<Arc<Net>> {
-        let net = Net::new(Arc::new(TcpTransport::new(|| None::<Life>)), seeds);
+        let net = Net::new(Arc::new(TcpTransport::new(Arc::new(|| None))), seeds);
         net.refresh().await?;
         Ok(net)
     }
@@ -455,7 +455,7 @@ mod tests {
         let address = "127.0.0.1:1".to_owned();
         let node = Node { number: member.0, storage, address, ..Node::default() };
         let cluster = Cluster { id: Some(7.into()), nodes: vec![node], ..Cluster::default() };
-        let net = Net::new(Arc::new(TcpTransport::new(|| None::<Life>)), Vec::new());
+        let net = Net::new(Arc::new(TcpTransport::new(Arc::new(|| None))), Vec::new());
         net.learn(&cluster);
         let mut parked = std::pin::pin!(net.look_for(member));
         assert!(futures_util::poll!(parked.as_mut()).is_pending(), "it asks");

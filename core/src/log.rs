@@ -19,6 +19,7 @@ use virtuallog_protocol::chain::{Chain, Life, Segment};
 use virtuallog_protocol::{LogPos, LogletPos};
 
 use crate::appender::Appender;
+use crate::env::{self, planted};
 use crate::error::{Error, ErrorCode, Result};
 use crate::home::Home;
 use crate::loglet::{Loglet, LogletError};
@@ -90,6 +91,9 @@ impl View {
                 ErrorCode::Unavailable,
                 "an earlier append of this writer failed: this one is surely not in the log",
             ),
+            LogletError::InDoubt(_) if planted::has(planted::Bug::DoubtIsFailure) => {
+                Error::new(ErrorCode::Unavailable, "surely not in the log")
+            }
             LogletError::InDoubt(source) => {
                 let message = "the outcome of the append is not known: resolve the error's token \
                                before appending it again";
@@ -326,7 +330,7 @@ impl Log {
             return;
         }
         let (weak, mut closed) = (Arc::downgrade(self), self.closed.subscribe());
-        self.runtime.spawn(async move {
+        self.runtime.spawn(env::task(async move {
             while let Some(log) = weak.upgrade() {
                 let view = log.view();
                 if !is_leaving(&view) {
@@ -338,6 +342,7 @@ impl Log {
                 let (home, after) = (view.home.clone(), view.chain.version);
                 drop(view);
                 let changed = tokio::select! {
+                    biased;
                     _ = closed.wait_for(|closed| *closed) => return,
                     changed = home.store.metastore.watch(&home.name, after) => changed,
                 };
@@ -355,7 +360,7 @@ impl Log {
                     tokio::time::sleep(FOLLOW_PAUSE).await;
                 }
             }
-        });
+        }));
     }
 
     /// The loglet of a segment.
@@ -446,7 +451,7 @@ fn is_open(chain: &Chain, index: u32) -> bool {
 }
 
 fn grace() -> Duration {
-    let jitter = (crate::env::random_u128() % 1000) as u32;
+    let jitter = (env::random_u128() % 1000) as u32;
     GRACE + GRACE * jitter / 1000
 }
 

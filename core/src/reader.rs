@@ -18,6 +18,7 @@ use virtuallog_protocol::record::BatchKind;
 use virtuallog_protocol::{LogPos, LogletPos, StampedBatch};
 
 use crate::entry::Entry;
+use crate::env;
 use crate::error::{Error, Result};
 use crate::log::{Log, View};
 use crate::loglet::{Loglet, LogletError};
@@ -295,7 +296,7 @@ impl Cursor {
         };
         if from < to {
             let read = async move { loglet.read(from, to, READ_BYTES).await };
-            let batches = self.log.runtime.spawn(read);
+            let batches = self.log.runtime.spawn(env::task(read));
             let _view = view.clone();
             self.ahead = Some(Ahead { segment: index, from, to, batches, _view });
         }

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use virtuallog_protocol::chain::{Chain, ChainError, Life, LogletConfig, Next, Segment};
 use virtuallog_protocol::{LogPos, LogletId, LogletPos, StampedBatch};
 
-use crate::env;
+use crate::env::{self, planted};
 use crate::error::{Error, ErrorCode, Result};
 use crate::log::{Log, View, meta_error};
 use crate::loglet::{Loglet, LogletError};
@@ -90,7 +90,7 @@ impl Log {
         version: u64,
     ) -> Result<Arc<View>> {
         let (log, moves) = (self.clone(), self.view().chain.moves);
-        let task = self.runtime.spawn(async move {
+        let task = self.runtime.spawn(env::task(async move {
             let view = log.fetch().await?;
             if view.chain.moment() != (moves, version) {
                 return Err(moved_on(version, &view));
@@ -116,7 +116,7 @@ impl Log {
                 true => Ok(view),
                 false => Err(moved_on(version, &view)),
             }
-        });
+        }));
         task.await.unwrap_or_else(|error| Err(task_failed(&error)))
     }
 
@@ -206,13 +206,16 @@ impl Log {
         active.seal().await.map_err(failed)?;
         let tail = active.check_tail().await.map_err(failed)?;
         assert!(tail.sealed, "a tail check that begins after a seal says sealed (L5)");
+        if planted::has(planted::Bug::BoundaryFromMemory) {
+            return Ok(view.known_tail().min(tail.position));
+        }
         Ok(tail.position)
     }
 
     /// The active loglet is sealed, the grace time is over, and the chain does not show it.
     pub(crate) async fn roll_forward(self: &Arc<Self>, index: u32) -> Result<Arc<View>> {
         let log = self.clone();
-        let task = self.runtime.spawn(async move {
+        let task = self.runtime.spawn(env::task(async move {
             let view = log.fetch().await?;
             if view.chain.next.is_some() {
                 return log.complete(view).await;
@@ -229,7 +232,7 @@ impl Log {
                 Ok(view) => log.complete(view).await,
                 Err(view) => Ok(view),
             }
-        });
+        }));
         task.await.unwrap_or_else(|error| Err(task_failed(&error)))
     }
 
@@ -246,6 +249,11 @@ impl Log {
             if let Some(version) = version.filter(stale) {
                 return Err(moved_on(version, &view));
             }
+            let too_far = planted::has(planted::Bug::TruncatesTooFar);
+            let stop = view.chain.segments[0].stop.filter(|_| too_far);
+            let first_kept = stop
+                .filter(|stop| first_kept > view.chain.first() && first_kept < *stop)
+                .unwrap_or(first_kept);
             let change =
                 view.chain.truncate(first_kept, env::random_u128()).map_err(chain_error)?;
             let Some(chain) = change else { return Ok(view) };
@@ -279,7 +287,7 @@ impl Log {
         copied: watch::Sender<u64>,
     ) -> Result<Arc<View>> {
         let (log, moves) = (self.clone(), self.view().chain.moves);
-        let task = self.runtime.spawn(async move {
+        let task = self.runtime.spawn(env::task(async move {
             let view = log.fetch().await?;
             if view.chain.moment() != (moves, version) {
                 return Err(moved_on(version, &view));
@@ -296,7 +304,7 @@ impl Log {
                 log.abandon(number).await;
             }
             modified
-        });
+        }));
         task.await.unwrap_or_else(|error| Err(task_failed(&error)))
     }
 

@@ -335,6 +335,7 @@ impl Mover {
         let mut copy = std::pin::pin!(copy);
         loop {
             let done = tokio::select! {
+                biased;
                 done = &mut copy => Some(done),
                 Ok(()) = shown.changed() => None,
             };

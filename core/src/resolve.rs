@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use virtuallog_protocol::{LogPos, LogletPos, Segment, WriterId};
 
+use crate::env;
 use crate::error::{Error, ErrorCode, Result};
 use crate::log::Log;
 use crate::loglet::{Loglet, LogletError};
@@ -37,17 +38,17 @@ fn lives() -> MutexGuard<'static, BTreeMap<(u32, WriterId), Weak<Life>>> {
 
 impl Life {
     pub(crate) fn begin() -> Arc<Life> {
-        let writer = WriterId(crate::env::random_u128());
+        let writer = WriterId(env::random_u128());
         let life = Arc::new(Life { writer, current: AtomicBool::new(true) });
         let mut lives = lives();
         lives.retain(|_, life| life.strong_count() > 0);
-        lives.insert((std::process::id(), writer), Arc::downgrade(&life));
+        lives.insert((env::process(), writer), Arc::downgrade(&life));
         life
     }
 
     /// Whether something of this writer may still go into the log from this process.
     pub(crate) fn is_busy(writer: WriterId) -> bool {
-        let life = lives().get(&(std::process::id(), writer)).and_then(Weak::upgrade);
+        let life = lives().get(&(env::process(), writer)).and_then(Weak::upgrade);
         let Some(life) = life else { return false };
         // Ours, and the appender's own while it is the current one.
         let at_rest = 1 + usize::from(life.current.load(Ordering::Acquire));

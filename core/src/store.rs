@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::stream::StreamExt;
+use tokio::runtime::Handle;
 use virtuallog_protocol::chain::{Chain, Life, LogletConfig};
 use virtuallog_protocol::limits::{ENTRY_BYTES_DEFAULT, ENTRY_BYTES_MAX};
 use virtuallog_protocol::{LogId, LogletId, LogletPos};
@@ -89,7 +90,12 @@ impl Store {
         store
     }
 
-    fn local(metastore: Arc<dyn MetaStore>, local: Arc<dyn LogletProvider>) -> Store {
+    /// Knows one more kind of loglet.
+    pub(crate) fn learn(&mut self, provider: Arc<dyn LogletProvider>) {
+        self.providers.insert(provider.kind().to_owned(), provider);
+    }
+
+    pub(crate) fn local(metastore: Arc<dyn MetaStore>, local: Arc<dyn LogletProvider>) -> Store {
         Store::new(metastore, local::KIND, local)
     }
 
@@ -107,9 +113,7 @@ impl Store {
             Location::Cluster { .. } | Location::Fresh => {}
             location => store.identity = store_url(location),
         }
-        for provider in extra {
-            store.providers.insert(provider.kind().to_owned(), provider.clone());
-        }
+        extra.iter().for_each(|provider| store.learn(provider.clone()));
         store.others = Others::new(reach, extra.to_vec());
         Ok(store)
     }
@@ -312,7 +316,7 @@ fn no_such_log(name: &str) -> Error {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let task = tokio::task::spawn_blocking(work).await;
+    let task = env::blocking(&Handle::current(), work).await;
     task.unwrap_or_else(|error| {
         Err(Error::new(ErrorCode::Internal, "the runtime stopped meanwhile").with_source(error))
     })
@@ -436,11 +440,37 @@ impl Builder {
     /// As [`VirtualLog::open`].
     pub async fn open(self) -> Result<VirtualLog> {
         let url = LogUrl::parse(&self.url)?;
+        url.log_name()?;
+        let options = self.options(&url)?;
+        let create = self.may_create(&url, &options);
+        let store = self.store(&url, options.read_only, create).await?;
+        self.open_in(store).await
+    }
+
+    /// Opens the log in a store that was reached already.
+    pub(crate) async fn open_in(self, store: Arc<Store>) -> Result<VirtualLog> {
+        let url = LogUrl::parse(&self.url)?;
         let name = url.log_name()?.to_owned();
-        let read_only = self.read_only || url.params.mode == Some(Mode::Read);
-        let create = self.create.or(url.params.create).unwrap_or(true) && !read_only;
+        let options = self.options(&url)?;
+        let (create, read_only) = (self.may_create(&url, &options), options.read_only);
+        let loglet = self.loglet.or(url.params.loglet);
+        let (home, chain) = store.find(&name, create, loglet.as_deref()).await?;
+        let log = Log::new(name, home, options, chain).await?;
+        let view = log.view();
+        if view.chain.next.is_some() && !read_only {
+            // Somebody died half way. Whoever is at it now and we can both finish it.
+            log.complete(view).await?;
+        }
+        Ok(VirtualLog::from_log(log))
+    }
+
+    fn may_create(&self, url: &LogUrl, options: &Options) -> bool {
+        self.create.or(url.params.create).unwrap_or(true) && !options.read_only
+    }
+
+    fn options(&self, url: &LogUrl) -> Result<Options> {
         let options = Options {
-            read_only,
+            read_only: self.read_only || url.params.mode == Some(Mode::Read),
             timeout: self.timeout.or(url.params.timeout).unwrap_or(Some(TIMEOUT_DEFAULT)),
             entry_bytes_max: self
                 .entry_bytes_max
@@ -454,16 +484,7 @@ impl Builder {
             planted: self.planted,
         };
         options.check()?;
-        let store = self.store(&url, read_only, create).await?;
-        let loglet = self.loglet.or(url.params.loglet);
-        let (home, chain) = store.find(&name, create, loglet.as_deref()).await?;
-        let log = Log::new(name, home, options, chain).await?;
-        let view = log.view();
-        if view.chain.next.is_some() && !read_only {
-            // Somebody died half way. Whoever is at it now and we can both finish it.
-            log.complete(view).await?;
-        }
-        Ok(VirtualLog::from_log(log))
+        Ok(options)
     }
 
     /// Creates the log and nothing else.

@@ -15,6 +15,7 @@ use virtuallog_protocol::{LogPos, Tail};
 
 use crate::appender::WhenFull;
 use crate::entry::{Appended, Entry, Plan, Start, TrimLimit, Trimmed, VerifyReport};
+use crate::env::planted;
 use crate::error::{Error, ErrorCode, Result};
 use crate::log::Log;
 use crate::parcel::Payloads;
@@ -202,6 +203,9 @@ impl VirtualLog {
                 return Ok(Tail { position: stop, sealed: true });
             }
             let Some(active) = &view.active else { return Err(view.over()) };
+            if planted::has(planted::Bug::TailFromMemory) {
+                return Ok(Tail { position: segment.to_log(view.known_tail()), sealed: false });
+            }
             let tail = match active.check_tail().await {
                 Ok(tail) => tail,
                 Err(error) => {
@@ -211,6 +215,9 @@ impl VirtualLog {
             };
             if !tail.sealed {
                 view.learn_tail(tail.position);
+                return Ok(Tail { position: segment.to_log(tail.position), sealed: false });
+            }
+            if planted::has(planted::Bug::ShowsUndecidedTail) {
                 return Ok(Tail { position: segment.to_log(tail.position), sealed: false });
             }
             self.log.view_beyond(segment.index).await?;

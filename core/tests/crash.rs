@@ -27,6 +27,7 @@ fn options(planted: Option<PlantedBug>) -> StorageOptions {
         create: true,
         background: false,
         storage_id: Some(0x5eed),
+        told: None,
         planted,
     }
 }

@@ -94,7 +94,7 @@ impl LocalLog {
         count: u64,
         known_tail: LogletPos,
     ) -> Result<Verdict, Refusal> {
-        self.store_with(Planted::NONE, first, count, known_tail)
+        self.store_with(Planted::here(), first, count, known_tail)
     }
 
     /// [`store`](Self::store) with a mistake in it.

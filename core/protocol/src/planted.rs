@@ -3,6 +3,20 @@
 //! What it promises: without the feature `planted` there is no way to make anything but
 //! [`Planted::NONE`]. Mistakes of the parts around the cores (a disk, a client) are the model's own.
 
+#[cfg(feature = "planted")]
+use std::cell::Cell;
+
+#[cfg(feature = "planted")]
+thread_local! {
+    static HERE: Cell<Planted> = const { Cell::new(Planted::NONE) };
+}
+
+/// Plants mistakes in all cores that are made on this thread from now on.
+#[cfg(feature = "planted")]
+pub fn plant(planted: Planted) {
+    HERE.with(|here| here.set(planted));
+}
+
 /// One mistake, named after what goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Bug {
@@ -26,6 +40,8 @@ pub enum Bug {
     SkipsRepair,
     /// A tail check takes one sealed server for a sealed loglet.
     OneSealIsEnough,
+    /// A batch is taken for what it says that it is, whatever its checksum.
+    ChecksumNotVerified,
 }
 
 /// The mistakes that are planted: none but in tests.
@@ -35,6 +51,14 @@ pub struct Planted(u32);
 impl Planted {
     /// As it should be.
     pub const NONE: Planted = Planted(0);
+
+    /// What a simulator [planted](plant) on this thread: nothing anywhere else.
+    pub(crate) fn here() -> Planted {
+        #[cfg(feature = "planted")]
+        return HERE.with(Cell::get);
+        #[cfg(not(feature = "planted"))]
+        Planted::NONE
+    }
 
     /// These and `bug`.
     #[cfg(any(test, feature = "planted"))]

@@ -210,7 +210,7 @@ impl<B: Clone, T> Sequencer<B, T> {
             told: None,
         };
         Sequencer {
-            planted: Planted::NONE,
+            planted: Planted::here(),
             next: base,
             known_tail: base,
             log: VecDeque::new(),

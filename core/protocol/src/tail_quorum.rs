@@ -91,7 +91,7 @@ impl TailCheck {
     pub fn new(base: LogletPos, servers: usize) -> TailCheck {
         assert!(servers % 2 == 1 && servers <= REPLICAS_MAX, "no majority of {servers} is defined");
         let servers = vec![Seen::Nothing; servers];
-        TailCheck { servers, known_tail: base, sealing: false, planted: Planted::NONE }
+        TailCheck { servers, known_tail: base, sealing: false, planted: Planted::here() }
     }
 
     /// With mistakes in it.

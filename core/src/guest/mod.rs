@@ -172,7 +172,7 @@ impl Guest {
         let me = Life { member, process: self.id.into(), generation: number };
         let target = |member| Target { address: address.path.clone(), member, cluster: None };
         // Whoever answers; the links then lead to that one only.
-        let asking = TcpTransport::new(|| None);
+        let asking = TcpTransport::new(Arc::new(|| None));
         let link = asking.link(&target(None), Lane::Control);
         let ping = Request::Ping(Ping { life: me, seen: Vec::new() });
         let answer = limited(ask(&*link, ping, Bytes::new())).await;
@@ -181,7 +181,7 @@ impl Guest {
             Reply::Failure(failure) => return Err(failure.error()),
             _ => return Err(unexpected()),
         };
-        let through = TcpTransport::new(move || Some(me));
+        let through = TcpTransport::new(Arc::new(move || Some(me)));
         let link = |lane| through.link(&target(Some(owner.into())), lane);
         let (control, append, read) = (link(Lane::Control), link(Lane::Append), link(Lane::Read));
         let through = Box::new((through, address));
@@ -266,7 +266,7 @@ impl Guest {
         let owned = Owned::open(&self.path, false)?;
         let (number, member) = (self.next_number(), owned.owner.member());
         let handler: Arc<dyn Handler> = owned.owner.clone();
-        let net = Net::new(Arc::new(TcpTransport::new(|| None)), Vec::new());
+        let net = Net::new(Arc::new(TcpTransport::new(Arc::new(|| None))), Vec::new());
         net.set_local(member.into(), &handler);
         let link = |lane| net.link(member.into(), lane).expect("it was made the local one");
         let way = Way {

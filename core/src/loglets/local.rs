@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use virtuallog_protocol::{Batch, LogId, LogletConfig, LogletId, LogletPos, StampedBatch, Tail};
 
+use crate::env;
 use crate::error::{Error, ErrorCode};
 use crate::loglet::{Ack, Loglet, LogletError, LogletProvider};
 use crate::storage::{Done, LogletStatus, Place, ReadOnlyStorage, Storage, StorageError};
@@ -61,7 +63,7 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
 ) -> Result<T, LogletError> {
     let stopped = |_| LogletError::Unavailable("the runtime is shutting down".into());
-    Ok(tokio::task::spawn_blocking(work).await.map_err(stopped)??)
+    Ok(env::blocking(&Handle::current(), work).await.map_err(stopped)??)
 }
 
 /// A loglet of a store that this process owns.

@@ -29,6 +29,7 @@ use tokio::sync::Notify;
 use virtuallog_protocol::limits::COUNTER_MAX;
 use virtuallog_protocol::record::crc32c;
 
+use crate::env;
 use crate::error::{Error, ErrorCode};
 use crate::metastore::{MetaError, MetaStore, Version, Versioned};
 use crate::storage::disk::{Disk, OpenMode, is_full, read_exact_at};
@@ -116,7 +117,7 @@ impl FileMetaStore {
         let Ok(runtime) = Handle::try_current() else {
             return work(&inner);
         };
-        match runtime.spawn_blocking(move || work(&inner)).await {
+        match env::blocking(&runtime, move || work(&inner)).await {
             Ok(outcome) => outcome,
             Err(lost) => match lost.try_into_panic() {
                 Ok(panic) => resume_unwind(panic),

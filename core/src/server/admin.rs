@@ -25,8 +25,8 @@ use crate::loglets::native;
 use crate::metastore::{MetaError, MetaStore};
 use crate::metastores::paxos::{PaxosNode, Peers};
 use crate::metastores::remote::RemoteMetaStore;
+use crate::storage::Identity;
 use crate::storage::whole::Whole;
-use crate::storage::{Identity, RealDisk};
 use crate::url::{Location, LogUrl, RESERVED_NAME};
 use crate::virtuallog::VirtualLog;
 use crate::wire::messages::{
@@ -106,8 +106,9 @@ async fn activate(
             let dir = node.config.data.join(PAXOS_DIR);
             let peers: Arc<dyn Peers> = Arc::new(PaxosPeers(node.net.clone()));
             let member = PaxosMember::new(me.0, me.1);
-            let open = move || PaxosNode::open(Arc::new(RealDisk), &dir, member, peers);
-            let opened = tokio::task::spawn_blocking(open).await;
+            let disk = node.disk.clone();
+            let open = move || PaxosNode::open(disk, &dir, member, peers);
+            let opened = env::blocking(&node.runtime, open).await;
             let stopped =
                 |error| Error::new(ErrorCode::Internal, "the runtime stopped").with_source(error);
             Some(opened.map_err(stopped)??)
@@ -161,7 +162,7 @@ pub(super) async fn initialise(node: &Arc<Node>, init: Init) -> Result<Reply> {
             save_cluster(node, &cluster)?;
             let (storage, mine) = (node.storage.clone(), identity);
             let set = move || storage.set_identity(mine);
-            tokio::task::spawn_blocking(set).await.unwrap_or_else(|error| {
+            env::blocking(&node.runtime, set).await.unwrap_or_else(|error| {
                 Err(Error::new(ErrorCode::Internal, "the runtime stopped").with_source(error))
             })?;
         }
@@ -176,12 +177,12 @@ pub(super) async fn initialise(node: &Arc<Node>, init: Init) -> Result<Reply> {
 
 /// The copy of the cluster's list that this node kept, so that it finds the others after a start.
 fn load_cluster(node: &Node) -> Result<Option<Cluster>> {
-    CLUSTER_FILE.read(&RealDisk, &node.config.data, Cluster::read)
+    CLUSTER_FILE.read(&*node.disk, &node.config.data, Cluster::read)
 }
 
 /// Keeps a copy of the cluster's list.
 pub(super) fn save_cluster(node: &Node, cluster: &Cluster) -> Result<()> {
-    let written = CLUSTER_FILE.replace(&RealDisk, &node.config.data, &cluster.encode_to_vec());
+    let written = CLUSTER_FILE.replace(&*node.disk, &node.config.data, &cluster.encode_to_vec());
     written.and_then(|written| written).map_err(|error| {
         let message = format!("the list of the cluster's nodes cannot be kept: {error}");
         Error::new(ErrorCode::Unavailable, message).with_source(error)
@@ -380,10 +381,14 @@ pub async fn init(addresses: &[String]) -> Result<ClusterInfo> {
     if addresses.is_empty() {
         return Err(Error::invalid("a cluster needs an address at least"));
     }
-    let transport = Arc::new(crate::wire::tcp::TcpTransport::new(|| None));
-    let net = Net::new(transport, Vec::new());
+    let transport = Arc::new(crate::wire::tcp::TcpTransport::new(Arc::new(|| None)));
+    init_over(&Net::new(transport, Vec::new()), &addresses).await
+}
+
+/// As [`init`], over these links.
+pub(crate) async fn init_over(net: &Net, addresses: &[String]) -> Result<ClusterInfo> {
     let mut found = Vec::new();
-    for address in &addresses {
+    for address in addresses {
         let link = net.link_to(address);
         let answer = limited(ask(&*link, Request::Describe(Nothing {}), Bytes::new())).await;
         match answer.map_err(|error| error.error().clone())?.0 {
@@ -394,7 +399,7 @@ pub async fn init(addresses: &[String]) -> Result<ClusterInfo> {
     let begun = found.iter().find(|cluster| cluster.id.is_some());
     let cluster = match begun {
         Some(cluster) => cluster.clone(),
-        None => plan(&addresses, &found)?,
+        None => plan(addresses, &found)?,
     };
     // The one that begins the MetaStore comes last, when the others can answer it.
     let mut rows: Vec<&NodeRow> = cluster.nodes.iter().collect();
@@ -421,8 +426,8 @@ pub async fn init(addresses: &[String]) -> Result<ClusterInfo> {
         );
         return Err(Error::new(ErrorCode::Conflict, message));
     }
-    for address in &addresses {
-        wait_for_vote(&net, address).await?;
+    for address in addresses {
+        wait_for_vote(net, address).await?;
     }
     Ok(info(&cluster))
 }
@@ -500,8 +505,7 @@ pub async fn nodes(store: &str) -> Result<ClusterInfo> {
     Ok(info(&cluster))
 }
 
-async fn administer(store: &str, request: Request) -> Result<()> {
-    let net = net_of(store).await?;
+async fn administer(net: &Net, request: Request) -> Result<()> {
     let mut why = Error::new(ErrorCode::Unavailable, "no node answers");
     for link in net.anybody() {
         // As long as it takes.
@@ -520,7 +524,7 @@ async fn administer(store: &str, request: Request) -> Result<()> {
 /// # Errors
 /// `NOT_FOUND` when there is no such node; `UNAVAILABLE`.
 pub async fn drain(store: &str, node: u32) -> Result<()> {
-    administer(store, Request::Drain(NodeNumber { node })).await
+    administer(&*net_of(store).await?, Request::Drain(NodeNumber { node })).await
 }
 
 /// Takes a node out of the cluster for good: drains it, rebuilds its share of sealed segments on
@@ -529,7 +533,12 @@ pub async fn drain(store: &str, node: u32) -> Result<()> {
 /// # Errors
 /// `NOT_FOUND`; `INVALID` or `UNAVAILABLE` when the others could not keep what it holds.
 pub async fn remove(store: &str, node: u32) -> Result<()> {
-    administer(store, Request::Remove(NodeNumber { node })).await
+    remove_over(&*net_of(store).await?, node).await
+}
+
+/// As [`remove`], over these links.
+pub(crate) async fn remove_over(net: &Net, node: u32) -> Result<()> {
+    administer(net, Request::Remove(NodeNumber { node })).await
 }
 
 /// One loglet of a log, by its members.

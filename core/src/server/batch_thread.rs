@@ -13,15 +13,15 @@ use tokio::sync::oneshot;
 use crate::error::{Error, ErrorCode, Result};
 
 /// Ends, with all its connections, when dropped.
-pub(super) struct BatchThread {
-    pub(super) handle: Handle,
+pub(crate) struct BatchThread {
+    pub(crate) handle: Handle,
     _stop: oneshot::Sender<()>,
 }
 
 impl BatchThread {
     /// # Errors
     /// `UNAVAILABLE`: the operating system gives no thread.
-    pub(super) fn start() -> Result<BatchThread> {
+    pub(crate) fn start() -> Result<BatchThread> {
         let failed = |error: std::io::Error| {
             let message = format!("cannot start the thread for batches: {error}");
             Error::new(ErrorCode::Unavailable, message).with_source(error)

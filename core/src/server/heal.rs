@@ -25,6 +25,7 @@ use virtuallog_protocol::{LogId, LogletConfig, LogletId};
 use super::admin;
 use super::node::{Active, Node};
 use crate::cluster::MemberId;
+use crate::env::{self, planted};
 use crate::error::{Error, ErrorCode, Result};
 use crate::log::{Log, meta_error};
 use crate::loglets::native;
@@ -260,8 +261,11 @@ async fn sweep(node: &Arc<Node>) {
         for (_, chain) in chains.iter().filter(|(_, chain)| held.contains(&chain.log)) {
             let (live, bound) = chain.live();
             let dead = |id: &LogletId| {
+                let bound =
+                    if planted::has(planted::Bug::SweepsUnnamed) { u32::MAX } else { bound };
                 id.log == chain.log && id.segment < bound && !live.contains(&id.segment)
             };
+            let bound = if planted::has(planted::Bug::SweepsUnnamed) { u32::MAX } else { bound };
             if node.storage.loglets().iter().any(dead) {
                 let answer = crate::wire::serve::Answer::new(drop);
                 node.log_server.retire(chain.log, live, bound, answer);
@@ -340,13 +344,13 @@ async fn watch_chains(node: &Arc<Node>, active: &Active) {
             let Some(chain) = ward.chain.clone() else { continue };
             ward.mending = true;
             let (node, store, name) = (node.clone(), store.clone(), name.clone());
-            mends.spawn(async move {
+            mends.spawn(env::task(async move {
                 let mended =
                     tokio::time::timeout(MEND_TIMEOUT, mend(&node, &store, &name, chain, wrong));
                 let late = |_| Err(Error::new(ErrorCode::Deadline, "it takes too long"));
                 let outcome = mended.await.unwrap_or_else(late);
                 (name, outcome)
-            });
+            }));
         }
         tokio::select! {
             biased;

@@ -4,7 +4,7 @@
 //! the queue. What is here is the rest: the known tails that sequencers tell, questions that wait for a
 //! tail, and reads.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot, watch};
 use virtuallog_protocol::{LogId, LogletId, LogletPos};
 
+use crate::env;
 use crate::error::{Error, ErrorCode};
 use crate::loglets::native::HOLD;
 use crate::storage::{Done, LogletStatus, Place, Storage, StorageError};
@@ -32,7 +33,7 @@ pub(crate) struct LogServer {
     pub(crate) storage: Arc<Storage>,
     runtime: Handle,
     /// How far each loglet may be read, as its sequencer told since this process started (rule N15).
-    known: RwLock<HashMap<LogletId, Arc<watch::Sender<LogletPos>>>>,
+    known: RwLock<BTreeMap<LogletId, Arc<watch::Sender<LogletPos>>>>,
     reads: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
 }
@@ -140,7 +141,7 @@ impl LogServer {
         };
         let mut known = self.known(id).subscribe();
         let server = self.clone();
-        self.runtime.spawn(async move {
+        self.runtime.spawn(env::task(async move {
             let changes = async {
                 loop {
                     known.mark_unchanged();
@@ -158,7 +159,7 @@ impl LogServer {
             };
             let _ = tokio::time::timeout(HOLD, changes).await;
             server.tail(id, answer);
-        });
+        }));
     }
 
     pub(crate) fn read(self: &Arc<Self>, read: Read, answer: Answer) {
@@ -167,7 +168,7 @@ impl LogServer {
             return answer.refuse(&Error::new(ErrorCode::Busy, message));
         };
         let server = self.clone();
-        self.runtime.spawn(async move {
+        self.runtime.spawn(env::task(async move {
             let _waiting = waiting;
             let Ok(_reading) = server.reads.clone().acquire_owned().await else { return };
             let storage = server.storage.clone();
@@ -177,12 +178,12 @@ impl LogServer {
                 let batches = storage.read(read.loglet.into(), from, to, bytes_max)?;
                 Ok::<_, StorageError>(put_batches(&batches))
             };
-            match tokio::task::spawn_blocking(work).await {
+            match env::blocking(&server.runtime, work).await {
                 Ok(Ok(body)) => answer.with(Reply::Batches(Nothing {}), body),
                 Ok(Err(error)) => answer.reply(storage_failure(error)),
                 Err(_) => {}
             }
-        });
+        }));
     }
 
     /// One batch after the other, so that a later one is never there without an earlier one.
@@ -196,7 +197,7 @@ impl LogServer {
             return answer.refuse(&Error::invalid(message));
         }
         let server = self.clone();
-        self.runtime.spawn(async move {
+        self.runtime.spawn(env::task(async move {
             for batch in batches {
                 let (tell, told) = oneshot::channel();
                 let done: Done = Box::new(move |outcome| {
@@ -210,7 +211,7 @@ impl LogServer {
                 }
             }
             server.tail(id, answer);
-        });
+        }));
     }
 
     pub(crate) fn trim(&self, id: LogletId, keep_from: LogletPos, answer: Answer) {

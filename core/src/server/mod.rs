@@ -12,29 +12,34 @@ mod heal;
 mod health;
 mod listen;
 pub(crate) mod log_server;
-mod node;
+pub(crate) mod node;
 mod place;
 mod sequencers;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 pub use self::admin::{
     ClusterInfo, LogletStatus, MemberStatus, NodeInfo, drain, init, nodes, remove, status,
 };
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use self::admin::{init_over, remove_over};
 
 use self::batch_thread::BatchThread;
 use self::node::Node;
 use crate::cluster::Net;
+use crate::env;
 use crate::error::{Error, ErrorCode, Result};
-use crate::storage::{RealDisk, Storage, StorageOptions};
+use crate::storage::{Disk, RealDisk, Storage, StorageOptions};
 use crate::wire::tcp::TcpTransport;
+use crate::wire::transport::{Myself, Transport};
 
 /// Connections of other protocols that wait to be taken.
 const OTHER_CONNECTIONS_MAX: usize = 64;
@@ -156,13 +161,23 @@ impl ServerConfig {
     }
 }
 
+/// What a server stands on: this machine, or what a simulator gives it.
+pub(crate) struct Ground {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) storage: StorageOptions,
+    /// Links to others, for one who can say who he is.
+    pub(crate) transport: Box<dyn FnOnce(Myself) -> Arc<dyn Transport> + Send>,
+    /// Where batches are moved; `None`: where everything else is.
+    pub(crate) batches: Option<BatchThread>,
+}
+
 /// A running server. Dropping it stops it without a drain: its sequencers are then replaced by others,
 /// as after a crash.
 pub struct Server {
     node: Arc<Node>,
     others: Mutex<Option<mpsc::Receiver<TcpStream>>>,
     tasks: Mutex<JoinSet<()>>,
-    _batches: BatchThread,
+    _batches: Option<BatchThread>,
 }
 
 impl fmt::Debug for Server {
@@ -186,45 +201,67 @@ impl Server {
     /// `INVALID` for settings that cannot be; `LOCKED` when another process has the directory;
     /// `UNAVAILABLE` when the address is taken or the cluster to join does not answer; `CORRUPT`,
     /// `DATA_LOSS`, `INCOMPATIBLE` of the directory.
-    pub async fn start(config: ServerConfig) -> Result<Server> {
+    pub async fn start(mut config: ServerConfig) -> Result<Server> {
         let listener = listen::bind(&config).await?;
-        let mut config = config;
         let bound = listener.local_addr().map_err(|error| {
             Error::new(ErrorCode::Unavailable, "the address it listens on is not known")
                 .with_source(error)
         })?;
         config.listen = bound.to_string();
-        let dir = config.data.clone();
-        let open = move || Storage::open(Arc::new(RealDisk), &dir, StorageOptions::default());
-        let opened = tokio::task::spawn_blocking(open).await;
+        let batches = BatchThread::start()?;
+        let thread = batches.handle.clone();
+        let ground = Ground {
+            disk: Arc::new(RealDisk),
+            storage: StorageOptions::default(),
+            transport: Box::new(|myself| {
+                Arc::new(TcpTransport::new(myself).with_batches_on(thread))
+            }),
+            batches: Some(batches),
+        };
+        let server = Server::on(ground, config).await?;
+        server.node.net.share();
+        let (tell, others) = mpsc::channel(OTHER_CONNECTIONS_MAX);
+        *server.others.lock().unwrap_or_else(PoisonError::into_inner) = Some(others);
+        server.spawn(listen::run(listener, server.node.clone(), tell));
+        server.begin().await
+    }
+
+    /// A server that nobody reaches yet.
+    pub(crate) async fn on(ground: Ground, config: ServerConfig) -> Result<Server> {
+        let Ground { disk, storage: options, transport, batches } = ground;
+        let (opened, dir) = (disk.clone(), config.data.clone());
+        let open = move || Storage::open(opened, &dir, options);
+        let opened = env::blocking(&Handle::current(), open).await;
         let storage = opened.unwrap_or_else(|error| {
             Err(Error::new(ErrorCode::Internal, "the runtime stopped").with_source(error))
         })?;
-
-        let process = crate::env::random_u128();
-        let this: Arc<std::sync::OnceLock<std::sync::Weak<Node>>> = Arc::default();
+        let this: Arc<OnceLock<Weak<Node>>> = Arc::default();
         let myself = this.clone();
-        let life = move || myself.get().and_then(std::sync::Weak::upgrade).map(|node| node.life());
-        let batches = BatchThread::start()?;
-        let transport = TcpTransport::new(life).with_batches_on(batches.handle.clone());
-        let net = Net::new(Arc::new(transport), config.join.clone());
-        net.share();
-        let node = Node::new(config, storage, net, process, Some(batches.handle.clone()));
+        let life = move || myself.get().and_then(Weak::upgrade).map(|node| node.life());
+        let net = Net::new(transport(Arc::new(life)), config.join.clone());
+        let thread = batches.as_ref().map(|batches| batches.handle.clone());
+        let node = Node::new(config, disk, storage, net, env::random_u128(), thread);
         let _ = this.set(Arc::downgrade(&node));
+        let (others, tasks) = (Mutex::default(), Mutex::default());
+        Ok(Server { node, others, tasks, _batches: batches })
+    }
 
-        let (tell, others) = mpsc::channel(OTHER_CONNECTIONS_MAX);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(listen::run(listener, node.clone(), tell));
-        let (others, tasks) = (Mutex::new(Some(others)), Mutex::new(tasks));
-        let server = Server { node, others, tasks, _batches: batches };
-        admin::begin(&server.node).await?;
-        let node = server.node.clone();
-        server.spawn(async move { heal::run(node).await });
-        Ok(server)
+    /// Takes its part in its cluster. Whoever reaches it is answered from before this on.
+    pub(crate) async fn begin(self) -> Result<Server> {
+        admin::begin(&self.node).await?;
+        let node = self.node.clone();
+        self.spawn(async move { heal::run(node).await });
+        Ok(self)
+    }
+
+    /// What answers in it.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn inner(&self) -> Arc<Node> {
+        self.node.clone()
     }
 
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(work);
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(env::task(work));
     }
 
     /// The address by which others reach it, `HOST:PORT`.
@@ -272,6 +309,7 @@ impl Server {
                     return Ok(());
                 }
                 tokio::select! {
+                    biased;
                     _ = changed.changed() => {}
                     _ = forgot.changed() => {}
                 }
@@ -308,7 +346,7 @@ impl Server {
             paxos.close().await;
         }
         let storage = self.node.storage.clone();
-        let closed = tokio::task::spawn_blocking(move || storage.close()).await;
+        let closed = env::blocking(&Handle::current(), move || storage.close()).await;
         closed.unwrap_or_else(|error| {
             Err(Error::new(ErrorCode::Internal, "the runtime stopped").with_source(error))
         })

@@ -8,7 +8,7 @@
 //! A sequencer is born only with its loglet and never made again (rule N17): what it gave out is
 //! known to nobody else.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
@@ -22,6 +22,7 @@ use virtuallog_protocol::sequencer::{self, AppendRefusal, Effect, Limits, Sequen
 use virtuallog_protocol::{Batch, LogId, LogletId, LogletPos};
 
 use crate::cluster::Net;
+use crate::env;
 use crate::error::{Error, ErrorCode};
 use crate::loglets::native::quorum::Quorum;
 use crate::wire::frame::{Packet, get_batch};
@@ -57,9 +58,9 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_mi
 pub(crate) struct Sequencers {
     net: Arc<Net>,
     runtime: Handle,
-    drivers: RwLock<HashMap<LogletId, Arc<Driver>>>,
+    drivers: RwLock<BTreeMap<LogletId, Arc<Driver>>>,
     /// Every loglet that this process ever sequenced.
-    born: Mutex<HashSet<LogletId>>,
+    born: Mutex<BTreeSet<LogletId>>,
     window: Arc<AtomicUsize>,
 }
 
@@ -176,7 +177,9 @@ impl Sequencers {
         let dead =
             |id: &LogletId| id.log == log && id.segment < bound && !live.contains(&id.segment);
         let mut drivers = self.drivers.write().unwrap_or_else(PoisonError::into_inner);
-        let gone: Vec<_> = drivers.extract_if(|id, _| dead(id)).collect();
+        let gone: Vec<_> =
+            drivers.iter().filter(|(id, _)| dead(id)).map(|(_, driver)| driver.clone()).collect();
+        drivers.retain(|id, _| !dead(id));
         drop(drivers);
         // Whoever still waits for one is told outside of the lock.
         drop(gone);
@@ -322,7 +325,7 @@ impl Driver {
         }
         state.told = known_tail;
         if !std::mem::replace(&mut state.telling, true) {
-            self.runtime.spawn(tell_later(self.weak.clone()));
+            self.runtime.spawn(env::task(tell_later(self.weak.clone())));
         }
         Some(Effect::Notice { server: self.params.sequencer as usize, known_tail })
     }
@@ -471,7 +474,7 @@ impl Driver {
         };
         if reach {
             let first = if is_full { FULL_PAUSE } else { PAUSE.0 };
-            self.runtime.spawn(reach_again(self.weak.clone(), server, first));
+            self.runtime.spawn(env::task(reach_again(self.weak.clone(), server, first)));
         }
     }
 
@@ -504,7 +507,7 @@ impl Driver {
     fn finish_seal(&self) {
         let quorum = Quorum::new(self.net.clone(), self.id, self.params.clone());
         let weak = self.weak.clone();
-        self.runtime.spawn(async move {
+        self.runtime.spawn(env::task(async move {
             let mut pause = PAUSE.0;
             while weak.strong_count() > 0 && quorum.seal().await.is_err() {
                 tokio::time::sleep(pause).await;
@@ -513,7 +516,7 @@ impl Driver {
             if let Some(driver) = weak.upgrade() {
                 driver.step(|state, out| state.core.seal(out));
             }
-        });
+        }));
     }
 }
 

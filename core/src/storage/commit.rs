@@ -136,7 +136,7 @@ impl Inner {
                     if queue.leading {
                         return false;
                     }
-                    if lead || !self.options.background {
+                    if lead || self.options.caller_commits() {
                         queue.leading = true;
                         return true;
                     }
@@ -145,6 +145,7 @@ impl Inner {
                         return false;
                     }
                     self.wake.notify_one();
+                    self.options.tell();
                     return false;
                 }
                 Ok(()) => StorageError::Unavailable(super::closed()),
@@ -171,6 +172,7 @@ impl Inner {
                     drop(queue);
                     if someone_waits {
                         self.wake.notify_all();
+                        self.options.tell();
                     }
                     return;
                 }

@@ -84,6 +84,7 @@ impl Drop for Deferred<'_> {
     fn drop(&mut self) {
         if let Some(store) = self.end() {
             store.wake.notify_one();
+            store.options.tell();
         }
     }
 }

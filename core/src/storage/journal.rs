@@ -19,6 +19,7 @@ use virtuallog_protocol::{LogId, LogletId, LogletPos, StampedBatch};
 
 use super::disk::{Disk, DiskFile, OpenMode, is_full, read_exact_at, read_up_to};
 use super::error::io_error;
+use crate::env::planted;
 use crate::error::{Error, ErrorCode};
 
 /// Blocks start and end at multiples of this.
@@ -215,7 +216,11 @@ impl<'a> BlockBuilder<'a> {
         parts.push(IoSlice::new(&ZEROS[..padding as usize]));
         match unsynced {
             true => file.write_all_at(&parts, offset)?,
-            false => file.write_synced(&parts, offset)?,
+            false => match file.write_synced(&parts, offset) {
+                Err(_) if planted::has(planted::Bug::IgnoresFailedSync) => {}
+                Err(_) if planted::has(planted::Bug::RetriesSync) => file.sync_data()?,
+                written => written?,
+            },
         }
         Ok(header.size())
     }

@@ -95,6 +95,11 @@ impl Keep {
         self.unmarked.store(unmarked, Ordering::Release);
     }
 
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn is_unmarked(&self) -> bool {
+        self.unmarked.load(Ordering::Acquire)
+    }
+
     /// Lets the thread finish what it is at, and no more.
     pub(crate) fn stop(&self) {
         self.todo().stop = true;

@@ -326,6 +326,29 @@ impl Storage {
         }
     }
 
+    /// Commits one block of what waits, where a simulator decides when. True when there was something.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn commit_waiting(&self) -> bool {
+        {
+            let mut queue = self.inner.queue();
+            if queue.leading || queue.requests.is_empty() {
+                return false;
+            }
+            queue.leading = true;
+        }
+        let committed = std::cell::Cell::new(false);
+        self.inner.lead(|| committed.replace(true));
+        true
+    }
+
+    /// Has a mark written, if the last block has none after it, as a store with threads does when idle.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn mark(&self) {
+        if self.inner.keep.is_unmarked() {
+            self.inner.enqueue(Request::Mark, false);
+        }
+    }
+
     /// The durable state of a loglet. No I/O.
     #[must_use]
     pub fn status(&self, id: LogletId) -> Option<LogletStatus> {

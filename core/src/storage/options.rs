@@ -23,6 +23,10 @@ pub struct StorageOptions {
     pub background: bool,
     /// The identity of a store that is created; drawn when it is not given.
     pub storage_id: Option<u128>,
+    /// Without threads: told whenever something waits, for one who then has it committed. `None`:
+    /// whoever asks commits.
+    #[cfg(any(test, feature = "testing"))]
+    pub told: Option<std::sync::Arc<tokio::sync::Notify>>,
     /// A mistake to make, so that tests can show that they would see it.
     #[cfg(any(test, feature = "testing"))]
     pub planted: Option<PlantedBug>,
@@ -60,6 +64,8 @@ impl Default for StorageOptions {
             background: true,
             storage_id: None,
             #[cfg(any(test, feature = "testing"))]
+            told: None,
+            #[cfg(any(test, feature = "testing"))]
             planted: None,
         }
     }
@@ -83,6 +89,23 @@ impl StorageOptions {
 
     pub(crate) fn reserve_bytes(&self) -> u64 {
         (self.journal_file_bytes / 4).min(RESERVE_BYTES) / PAGE * PAGE
+    }
+
+    /// Whether one who asks has to commit, because nobody else does.
+    pub(crate) fn caller_commits(&self) -> bool {
+        #[cfg(any(test, feature = "testing"))]
+        if self.told.is_some() {
+            return false;
+        }
+        !self.background
+    }
+
+    /// Tells the one who commits where there are no threads, if there is one.
+    pub(crate) fn tell(&self) {
+        #[cfg(any(test, feature = "testing"))]
+        if let Some(told) = &self.told {
+            told.notify_one();
+        }
     }
 
     pub(crate) fn planted(&self, bug: PlantedBug) -> bool {

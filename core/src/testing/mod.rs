@@ -15,6 +15,7 @@ pub mod history;
 pub mod hostile;
 pub mod metastore_suite;
 pub mod planted;
+pub mod sim;
 pub mod simdisk;
 
 /// A small seeded random number generator (SplitMix64): the same numbers everywhere and for ever.

@@ -16,9 +16,9 @@ use tokio::time::Instant;
 
 use super::MAGIC;
 use super::frame::Packet;
-use super::messages::{Hello, Life, Reply, Request, VERSION, Welcome};
+use super::messages::{Hello, Reply, Request, VERSION, Welcome};
 use super::stream::{Inbox, Outbox, Stream};
-use super::transport::{Done, Lane, Link, NetError, Target, Transport};
+use super::transport::{Done, Lane, Link, Myself, NetError, Target, Transport};
 use crate::error::{Error, ErrorCode, Result};
 
 /// How long a connection may take until it is there.
@@ -27,9 +27,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const RETRY_AFTER: Duration = Duration::from_millis(10);
 /// Bytes that may wait for a connection.
 const CONNECT_BYTES_MAX: usize = 64 << 20;
-
-/// Who asks, if it is a node; it may learn that later than the transport is made.
-type Myself = Arc<dyn Fn() -> Option<Life> + Send + Sync>;
 
 /// Links over TCP and Unix sockets.
 pub(crate) struct TcpTransport {
@@ -43,10 +40,10 @@ pub(crate) struct TcpTransport {
 
 impl TcpTransport {
     /// Its tasks run on the runtime that this is called in.
-    pub(crate) fn new(myself: impl Fn() -> Option<Life> + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(myself: Myself) -> Self {
         let (links, closed) = (Mutex::default(), AtomicBool::new(false));
         let (runtime, batches) = (Handle::current(), Handle::current());
-        Self { runtime, batches, myself: Arc::new(myself), links, closed }
+        Self { runtime, batches, myself, links, closed }
     }
 
     /// Those links that batches go over live on another runtime.

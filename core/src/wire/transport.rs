@@ -12,7 +12,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::frame::Packet;
-use super::messages::{Member, Reply, Request};
+use super::messages::{Life, Member, Reply, Request};
 use crate::error::Error;
 
 /// Messages of different kinds do not wait for each other: each lane has a connection of its own.
@@ -77,6 +77,9 @@ pub(crate) trait Link: Send + Sync + fmt::Debug {
     /// Sends what nobody answers; may be lost without a word.
     fn tell(&self, notice: Packet);
 }
+
+/// Who asks, if it is a node; it may learn that later than the transport is made.
+pub(crate) type Myself = Arc<dyn Fn() -> Option<Life> + Send + Sync>;
 
 /// Makes links.
 pub(crate) trait Transport: Send + Sync + fmt::Debug {

@@ -163,7 +163,7 @@ fn target() -> Target {
 }
 
 fn transport() -> TcpTransport {
-    TcpTransport::new(|| None)
+    TcpTransport::new(Arc::new(|| None))
 }
 
 type Told = oneshot::Receiver<Result<Packet, NetError>>;

@@ -82,7 +82,7 @@ impl Acceptor {
             accepted: None,
             kept: VecDeque::new(),
             kept_bytes: 0,
-            planted: Planted::NONE,
+            planted: Planted::here(),
         }
     }
 

@@ -60,6 +60,17 @@ pub enum Bug {
     PlainPut,
 }
 
+#[cfg(feature = "planted")]
+thread_local! {
+    static HERE: std::cell::Cell<Planted> = const { std::cell::Cell::new(Planted::NONE) };
+}
+
+/// Plants mistakes in all members that are made on this thread from now on.
+#[cfg(feature = "planted")]
+pub fn plant(planted: Planted) {
+    HERE.with(|here| here.set(planted));
+}
+
 /// The mistakes that are planted: none but in tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Planted(u32);
@@ -67,6 +78,14 @@ pub struct Planted(u32);
 impl Planted {
     /// As it should be.
     pub const NONE: Planted = Planted(0);
+
+    /// What a simulator [planted](plant) on this thread: nothing anywhere else.
+    pub(crate) fn here() -> Planted {
+        #[cfg(feature = "planted")]
+        return HERE.with(std::cell::Cell::get);
+        #[cfg(not(feature = "planted"))]
+        Planted::NONE
+    }
 
     /// These and `bug`.
     #[cfg(any(test, feature = "planted"))]

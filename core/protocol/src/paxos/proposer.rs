@@ -97,7 +97,7 @@ impl Proposer {
     /// A proposer of the node `node`. Nothing of it has to survive.
     #[must_use]
     pub fn new(node: u32) -> Self {
-        Self { node, instance: 0, round: 0, run: None, planted: Planted::NONE }
+        Self { node, instance: 0, round: 0, run: None, planted: Planted::here() }
     }
 
     /// Plants a mistake.

@@ -49,7 +49,7 @@ impl Reader {
     #[must_use]
     pub fn new(members: &[Member]) -> Self {
         let asked = members.iter().map(|member| (*member, Answer::Awaited)).collect();
-        Self { asked, planted: Planted::NONE }
+        Self { asked, planted: Planted::here() }
     }
 
     /// Plants a mistake.

@@ -9,7 +9,6 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use virtuallog_protocol::{Batch, LogletId, LogletPos, WriterId};
 
 use super::quorum::Quorum;
 use crate::cluster::{failure, unexpected};
+use crate::env::{self, planted};
 use crate::error::{Error, ErrorCode};
 use crate::loglet::{Ack, LogletError};
 use crate::wire::frame::Packet;
@@ -50,7 +50,8 @@ struct State {
     gone_out: usize,
     /// Rises whenever all that was not answered goes out again. A sequencer takes nothing of a writer
     /// that belongs to an earlier round than it has seen, and only successes of earlier ones count
-    /// here: so of several copies of a batch only the last one is refused for good.
+    /// here: so of several copies of a batch only the last one is refused for good. Of the process, so
+    /// that rounds rise also from one handle of a loglet to the next.
     round: u64,
     phase: Phase,
     /// Something that went out will not be answered: all of it has to go out again.
@@ -92,12 +93,6 @@ fn is_busy(error: &Error) -> bool {
     error.code() == ErrorCode::Busy
 }
 
-/// Of the process, so that rounds rise also from one handle of a loglet to the next.
-fn next_round() -> u64 {
-    static ROUNDS: AtomicU64 = AtomicU64::new(1);
-    ROUNDS.fetch_add(1, Ordering::Relaxed)
-}
-
 impl fmt::Debug for Appends {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Appends({})", self.id)
@@ -112,7 +107,7 @@ impl Appends {
             id,
             quorum,
             runtime: Handle::current(),
-            state: Mutex::new(State { round: next_round(), ..State::default() }),
+            state: Mutex::new(State { round: env::rising(), ..State::default() }),
         })
     }
 
@@ -140,7 +135,7 @@ impl Appends {
             state.out.push_back(Out { key, writer, seq, batch, at, sent: false, ack });
             if !std::mem::replace(&mut state.watched, true) {
                 let weak = self.weak.clone();
-                self.runtime.spawn(watch(weak));
+                self.runtime.spawn(env::task(watch(weak)));
             }
         }
         self.pump();
@@ -212,7 +207,8 @@ impl Appends {
         if !matches!(reply, Ok(Ok(Reply::Appended(_)))) {
             let state = self.state();
             // Another copy goes out, or went: what becomes of this one is no answer.
-            if state.round != round || state.lost {
+            let forgets = planted::has(planted::Bug::ForgetsRounds);
+            if (state.round != round || state.lost) && !forgets {
                 return;
             }
         }
@@ -273,7 +269,7 @@ impl Appends {
             state.fruitless > 1
         };
         let weak = self.weak.clone();
-        self.runtime.spawn(async move {
+        self.runtime.spawn(env::task(async move {
             let mut pause = PAUSE.0;
             if again {
                 tokio::time::sleep(PAUSE.1).await;
@@ -286,7 +282,7 @@ impl Appends {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(PAUSE.1);
             }
-        });
+        }));
     }
 
     /// True when it is known how to go on.
@@ -311,7 +307,7 @@ impl Appends {
             let mut state = self.state();
             if std::mem::take(&mut state.lost) {
                 state.gone_out = 0;
-                state.round = next_round();
+                state.round = env::rising();
             }
             state.phase = Phase::Flowing;
             drop(state);

@@ -12,6 +12,7 @@ use virtuallog_protocol::{LogletPos, StampedBatch};
 
 use super::quorum::Quorum;
 use crate::cluster::{MemberId, failure, unexpected};
+use crate::env::planted;
 use crate::loglet::LogletError;
 use crate::wire::frame::{READ_BYTES_MAX, get_batches};
 use crate::wire::messages::{Read, Reply, Request};
@@ -55,6 +56,9 @@ impl Readers {
         for turn in 0..members.len() {
             let at = (start + turn) % members.len();
             match read_from(quorum, members[at], from, to, bytes_max).await {
+                Ok(Had::Batches(batches)) if planted::has(planted::Bug::ReadsOverHoles) => {
+                    return Ok(batches);
+                }
                 Ok(Had::Batches(batches)) if starts_at(&batches, from) => {
                     self.at.store(at, Ordering::Relaxed);
                     return Ok(contiguous(batches));

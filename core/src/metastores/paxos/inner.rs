@@ -109,7 +109,7 @@ impl Inner {
     }
 
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.runtime.spawn(task);
+        self.runtime.spawn(env::task(task));
     }
 
     /// Does something with the acceptor, where it may block.
@@ -118,7 +118,7 @@ impl Inner {
         work: impl FnOnce(&Inner, &mut Local) -> T + Send + 'static,
     ) -> Result<T, Error> {
         let inner = self.clone();
-        let done = self.runtime.spawn_blocking(move || work(&inner, &mut inner.local())).await;
+        let done = env::blocking(&self.runtime, move || work(&inner, &mut inner.local())).await;
         done.map_err(|error| Error::new(ErrorCode::Internal, "a step failed").with_source(error))
     }
 

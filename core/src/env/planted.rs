@@ -1,0 +1,53 @@
+//! Mistakes that the simulator plants around the pure cores, in the parts that move them, to see that
+//! it notices. Without the feature `planted` there are none, and no code for them.
+
+/// One mistake, named after what goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// N17: a sequencer is made again after a restart of its node.
+    SequencerReborn,
+    /// N7: a node votes whatever others remember of its disk.
+    TrustsOldDisk,
+    /// A sealed loglet's tail is shown before the chain names the boundary.
+    ShowsUndecidedTail,
+    /// A failed sync is tried again on the same file.
+    RetriesSync,
+    /// A failed sync is taken for a success.
+    IgnoresFailedSync,
+    /// A tail check is answered from what a client was told last.
+    TailFromMemory,
+    /// What comes of an earlier round of appends is taken for final.
+    ForgetsRounds,
+    /// A replica that lacks entries is read as if it had all.
+    ReadsOverHoles,
+    /// An append in doubt is called surely absent.
+    DoubtIsFailure,
+    /// A sweep deletes every loglet that a chain does not name, also one that is being made.
+    SweepsUnnamed,
+    /// A trim takes away the segment that it ends in.
+    TruncatesTooFar,
+    /// A reconfiguration closes a segment where its own client saw the tail last.
+    BoundaryFromMemory,
+}
+
+#[cfg(feature = "planted")]
+thread_local! {
+    static HERE: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+/// Plants a mistake on this thread, or none.
+#[cfg(feature = "planted")]
+pub(crate) fn plant(bug: Option<Bug>) {
+    HERE.with(|here| here.set(bug));
+}
+
+/// Whether a mistake is planted on this thread.
+pub(crate) fn has(bug: Bug) -> bool {
+    #[cfg(feature = "planted")]
+    return HERE.with(|here| here.get() == Some(bug));
+    #[cfg(not(feature = "planted"))]
+    {
+        let _ = bug;
+        false
+    }
+}

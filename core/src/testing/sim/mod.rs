@@ -1,0 +1,417 @@
+//! Whole clusters in one thread, on one seed, under faults, judged by what their clients saw.
+//!
+//! [`run`] builds a world: the production servers (LogServers, sequencers, MetaStore), each in a
+//! simulated process on a [`SimDisk`](super::simdisk::SimDisk) of its own, production clients on others,
+//! and between them a network that moves encoded frames. tokio's clock is paused, so that time costs
+//! nothing; chance comes from the seed. In the first phase everything fails that the seed drew; in the
+//! second one the weather is calm, at most a minority stays dead, and whatever is asked has to work, and
+//! soon. Then every log is read back and judged: no acknowledged entry lost, none twice, none from
+//! nowhere, tails and reads linearizable, chains without forks, servers that forget nothing, the same
+//! bytes on all of them. The same seed does the same, to the byte.
+//!
+//! Read in this order: `plan.rs` (what a seed draws), `wires.rs` and `link.rs` (the network), `nodes.rs`
+//! (the servers), `clients.rs` and `book.rs` (what is asked, and what was seen), `nemesis.rs` (what goes
+//! wrong), `judge.rs` (the end), `trace.rs`. What it does not cover: the kernel, threads, sockets.
+
+mod book;
+mod clients;
+mod judge;
+mod link;
+mod mistakes;
+mod nemesis;
+mod nodes;
+mod plan;
+mod trace;
+mod wires;
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use std::time::Duration;
+
+pub use self::mistakes::{MISTAKES, Mistake};
+
+use self::book::Book;
+use self::nodes::{End, Nodes, address, host};
+use self::plan::{Kind, Plan};
+use self::trace::Trace;
+use self::wires::{Host, Wires};
+use super::Rng;
+use super::simdisk::{BadWrite, SimDisk};
+use crate::cluster::Net;
+use crate::env::simulated::{Process, Task, World as Environment, install};
+use crate::protocol::Chain;
+
+/// What to simulate.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Decides everything.
+    pub seed: u64,
+    /// How long things fail, in simulated time.
+    pub faults: Duration,
+    /// How long they do not after that.
+    pub calm: Duration,
+    /// A mistake to plant; those of the cores and around them need the feature `planted`.
+    pub mistake: Option<Mistake>,
+    /// Tell everything that happens on standard output.
+    pub shown: bool,
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// What was simulated.
+    pub seed: u64,
+    /// What the seed drew.
+    pub plan: String,
+    /// Of everything that happened: two runs of a seed have it in common.
+    pub digest: u64,
+    /// How many events that were.
+    pub events: u64,
+    /// Simulated time.
+    pub simulated: Duration,
+    /// How often something happened, by name.
+    pub counters: BTreeMap<&'static str, u64>,
+    /// The invariants that were broken, each in a sentence that begins with its name.
+    pub broken: Vec<String>,
+}
+
+/// How long after the faults everything may take to be well.
+const RECOVERY: u64 = 40_000;
+
+thread_local! {
+    static PANICS: std::cell::RefCell<Vec<String>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+/// Notes panics by thread, also those that the runtime or the store catches.
+fn watch_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let noted = PANICS.try_with(|panics| panics.borrow_mut().push(info.to_string()));
+            if noted.is_err() {
+                before(info);
+            }
+        }));
+    });
+}
+
+/// Everything that parts of a simulation share.
+pub(crate) struct World {
+    seed: u64,
+    plan: Plan,
+    mistake: Option<Mistake>,
+    trace: Arc<Trace>,
+    nodes: Arc<Nodes>,
+    books: Vec<Arc<Book>>,
+    machines: Mutex<Vec<clients::Machine>>,
+    chance: Mutex<Rng>,
+    /// When the faults end, and when liveness is asked for, in milliseconds.
+    calm_from: u64,
+    calm: AtomicBool,
+    over: AtomicBool,
+    dead: AtomicU64,
+    wrong: Mutex<Vec<String>>,
+}
+
+impl World {
+    fn chance(&self) -> MutexGuard<'_, Rng> {
+        self.chance.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn client<T>(&self, at: usize, work: impl FnOnce(&mut clients::Machine) -> T) -> T {
+        work(&mut self.machines.lock().unwrap_or_else(PoisonError::into_inner)[at])
+    }
+
+    fn clients(&self) -> usize {
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    fn hosts(&self) -> Vec<Host> {
+        let mut all: Vec<Host> = (0..self.plan.nodes).map(host).collect();
+        all.extend((0..self.clients()).map(|at| self.client(at, |machine| machine.host)));
+        all
+    }
+
+    /// Whether liveness is asked for by now.
+    fn is_calm(&self) -> bool {
+        self.calm.load(Ordering::Relaxed) && self.trace.now() >= self.calm_from + RECOVERY
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    /// Whether some server is away for good.
+    fn is_short(&self) -> bool {
+        let away = |at| self.nodes.with(at, |machine| machine.damaged || machine.life.is_none());
+        (0..self.plan.nodes).any(away)
+    }
+
+    fn until_calm(&self) -> u64 {
+        self.calm_from.saturating_sub(self.trace.now())
+    }
+
+    fn complain(&self, complaint: String) {
+        let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
+        if wrong.len() < 20 {
+            wrong.push(complaint);
+        }
+    }
+
+    /// Starts a server, unless it is to stay dead.
+    fn start_node(&self, at: usize) {
+        let dead = self.dead.load(Ordering::Relaxed) >> at & 1 == 1;
+        if !dead && self.nodes.with(at, |machine| machine.lost.is_none()) {
+            self.nodes.start(at);
+        }
+    }
+
+    /// A server whose disk may be damaged, if any may be.
+    fn may_damage(&self, rng: &mut Rng) -> Option<usize> {
+        let damaged = (0..self.plan.nodes)
+            .filter(|at| self.nodes.with(*at, |machine| machine.damaged))
+            .collect::<Vec<_>>();
+        match damaged.first() {
+            Some(at) if !self.plan.over_budget => Some(*at),
+            _ => Some(rng.below(self.plan.nodes as u64) as usize),
+        }
+    }
+
+    /// The chains of a log that members of the MetaStore have at the moment.
+    fn chains(&self, book: &Book) -> Vec<Chain> {
+        let mut chains = Vec::new();
+        for at in 0..self.plan.nodes {
+            let node = self.nodes.with(at, |machine| machine.life.as_ref()?.node.clone());
+            let Some(node) = node else { continue };
+            let paxos = node.active().and_then(|active| active.paxos.as_ref());
+            let Some(registers) = paxos.map(|paxos| paxos.registers()) else { continue };
+            let value = registers.iter().find(|(name, _)| *name == book.name);
+            let value = value.and_then(|(_, register)| register.value.clone());
+            chains.extend(value.and_then(|value| Chain::decode(&value).ok()));
+        }
+        chains
+    }
+
+    /// Keeps those of all logs.
+    fn note_chains(&self) {
+        for book in &self.books {
+            self.chains(book).iter().for_each(|chain| book.chain(chain));
+        }
+    }
+}
+
+/// Simulates a seed. Blocks until it is done; one simulation at a time on a thread.
+#[must_use]
+pub fn run(options: &Options) -> Report {
+    watch_panics();
+    PANICS.with(|panics| panics.borrow_mut().clear());
+    let mut rng = Rng::new(options.seed);
+    let plan = Plan::draw(&mut Rng::new(rng.bits()));
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true);
+    #[cfg(tokio_unstable)]
+    builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&options.seed.to_le_bytes()));
+    let runtime = builder.build().expect("a runtime of one thread can be made");
+    let begun = runtime.block_on(async { tokio::time::Instant::now() });
+    let (mut chance, mut disk) = (Rng::new(rng.bits()), Rng::new(rng.bits()));
+    let delay = plan.disk_delay;
+    let installed = install(Environment {
+        now: Box::new(move || 1_700_000_000_000_000 + begun.elapsed().as_micros() as i64),
+        random: Box::new(move || chance.bits()),
+        disk_pause: Box::new(move || Duration::from_millis(disk.below(delay + 1))),
+    });
+    mistakes::plant(options.mistake);
+    let simulated = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        runtime.block_on(simulate(options, plan.clone(), &mut rng))
+    }));
+    let simulated_time = runtime.block_on(async { begun.elapsed() });
+    // The tasks that are left are dropped while their world is still there.
+    drop(runtime);
+    drop(installed);
+    mistakes::plant(None);
+    let (trace, mut broken) = match simulated {
+        Ok((trace, broken)) => (Some(trace), broken),
+        Err(_) => (None, Vec::new()),
+    };
+    let panics = PANICS.with(|panics| std::mem::take(&mut *panics.borrow_mut()));
+    broken.extend(panics.into_iter().map(|panic| format!("panic: {panic}")));
+    let (digest, events, counters) = trace.map(|trace| trace.end()).unwrap_or_default();
+    let plan = format!("{plan:?}");
+    Report { seed: options.seed, plan, digest, events, simulated: simulated_time, counters, broken }
+}
+
+async fn simulate(options: &Options, plan: Plan, rng: &mut Rng) -> (Arc<Trace>, Vec<String>) {
+    let trace = Arc::new(Trace::new(options.shown));
+    trace.say(format_args!("seed {}: {plan:?}", options.seed));
+    let wires = Wires::new(trace.clone(), Rng::new(rng.bits()), plan.calm());
+    tokio::spawn(wires.clone().run());
+    let nodes =
+        Nodes::new(options, trace.clone(), wires.clone(), plan.clone(), Rng::new(rng.bits()));
+    let books: Vec<_> = (plan.logs.iter().enumerate())
+        .map(|(at, kind)| Arc::new(Book::new(format!("log{at}"), *kind)))
+        .collect();
+    let mut machines = Vec::new();
+    for book in &books {
+        // Those that share a disk share a process.
+        let (machines_of_it, clients) = match book.kind {
+            Kind::Cluster => (plan.clients, 1),
+            _ => (1, plan.clients),
+        };
+        for _ in 0..machines_of_it {
+            let host = 100 + machines.len() as Host;
+            wires.add(host, None);
+            machines.push(clients::Machine::new(host, book.clone(), clients));
+        }
+    }
+    let world = Arc::new(World {
+        seed: options.seed,
+        plan,
+        mistake: options.mistake,
+        trace: trace.clone(),
+        nodes,
+        books,
+        machines: Mutex::new(machines),
+        chance: Mutex::new(Rng::new(rng.bits())),
+        calm_from: options.faults.as_millis() as u64,
+        calm: AtomicBool::new(false),
+        over: AtomicBool::new(false),
+        dead: AtomicU64::new(0),
+        wrong: Mutex::default(),
+    });
+    begin(&world).await;
+    world.nodes.wires.set_weather(world.plan.weather.clone());
+    for at in 0..world.clients() {
+        clients::start(&world, at);
+    }
+    tokio::spawn(nemesis::supervise(world.clone(), Rng::new(rng.bits())));
+    let faults = tokio::spawn(nemesis::run(world.clone(), Rng::new(rng.bits())));
+    tokio::time::sleep_until(trace.at(world.calm_from)).await;
+    faults.abort();
+    calm_down(&world, rng).await;
+    tokio::time::sleep(options.calm).await;
+    let broken = end(&world).await;
+    (trace, broken)
+}
+
+/// Starts the servers and makes a cluster of them.
+async fn begin(world: &Arc<World>) {
+    for at in 0..world.plan.nodes {
+        world.nodes.start(at);
+    }
+    let operator = Process::new(world.nodes.next_process());
+    world.nodes.wires.add(99, None);
+    let transport = world.nodes.wires.transport(99, &operator, Arc::new(|| None));
+    let net = Net::new(transport, Vec::new());
+    let addresses: Vec<String> = (0..world.plan.nodes).map(address).collect();
+    let made = Task::of(operator, async move {
+        while let Err(error) = crate::server::init_over(&net, &addresses).await {
+            tracing::debug!(%error, "the cluster is not made yet");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    made.await;
+    world.trace.say(format_args!("the cluster is made"));
+}
+
+/// The second phase: nothing fails any more, and perhaps one server stays dead.
+async fn calm_down(world: &Arc<World>, rng: &mut Rng) {
+    // What began before lets itself pass within this time.
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    world.trace.say(format_args!("calm"));
+    let plan = &world.plan;
+    let lost = (0..plan.nodes).find(|at| world.nodes.with(*at, |m| m.damaged || m.lost.is_some()));
+    let alone = plan.loglets.contains(&"native:1");
+    let dead = match lost {
+        Some(at) => rng.chance(50).then_some(at),
+        None if alone => None,
+        None => rng.chance(50).then(|| rng.below(plan.nodes as u64) as usize),
+    };
+    world.nodes.wires.mend();
+    world.nodes.wires.set_weather(plan.calm());
+    if let Some(at) = dead.filter(|_| !plan.over_budget) {
+        world.dead.store(1 << at, Ordering::Relaxed);
+        world.nodes.end(at, End::Power);
+        world.trace.say(format_args!("node {} stays dead", at + 1));
+    }
+    for at in 0..plan.nodes {
+        world.nodes.with(at, |machine| {
+            machine.stall = 0;
+            heal(&machine.disk);
+        });
+        let lost = world.nodes.with(at, |machine| machine.lost.is_some());
+        if lost && dead != Some(at) {
+            nemesis::replace(world, at);
+        }
+        world.start_node(at);
+    }
+    for at in 0..world.clients() {
+        let process = world.client(at, |machine| {
+            machine.stall = 0;
+            heal(&machine.disk);
+            machine.process.clone()
+        });
+        match process {
+            None => clients::start(world, at),
+            Some(process) => {
+                process.go_on();
+                world.nodes.wires.went_on(&process);
+            }
+        }
+    }
+    for at in 0..plan.nodes {
+        let process = world.nodes.with(at, |machine| Some(machine.life.as_ref()?.process.clone()));
+        if let Some(process) = process {
+            process.go_on();
+            world.nodes.wires.went_on(&process);
+        }
+    }
+    world.calm.store(true, Ordering::Relaxed);
+}
+
+fn heal(disk: &SimDisk) {
+    disk.set_room(None);
+    disk.fail_reads_of(None);
+    disk.fail_sync(u64::MAX);
+    disk.bad_write(u64::MAX, BadWrite::Lost);
+}
+
+/// Ends the clients, reads everything back, and judges.
+async fn end(world: &Arc<World>) -> Vec<String> {
+    world.over.store(true, Ordering::Relaxed);
+    // Whatever was begun ends by its own deadline.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let mut chains = Vec::new();
+    for book in &world.books {
+        let judged = clients::judge(world, book).await;
+        chains.extend(judged.map(|(chain, first)| (book, chain, first)));
+    }
+    for (book, chain, first) in &chains {
+        // As it is at this very moment: servers delete what the newest one does not name.
+        let newest = world.chains(book).into_iter().max_by_key(|chain| chain.version);
+        judge::disks(world, book, newest.as_ref().unwrap_or(chain), *first);
+    }
+    let mut broken = world.wrong.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    broken.extend(world.books.iter().flat_map(|book| book.wrong()));
+    broken
+}
+
+/// How often things have to happen in a run of so many seeds, at least, for it to mean something.
+pub fn floors(seeds: u64) -> impl Iterator<Item = (&'static str, u64)> {
+    let faults = plan::Fault::ALL.into_iter().map(move |(_, name)| (name, 20 * seeds / 200));
+    faults.chain(MARKS.iter().map(move |(name, least)| (*name, least * seeds / 200)))
+}
+
+/// Rare things that a run of 200 seeds has to reach, and how often.
+const MARKS: &[(&str, u64)] = &[
+    ("appends acknowledged", 20_000),
+    ("reconfigurations", 400),
+    ("trims", 100),
+    ("mark: an append in doubt was found in the log", 20),
+    ("mark: an append in doubt was surely absent", 20),
+    ("mark: a server says that its disk is lost", 20),
+    ("mark: a lost server was replaced", 10),
+    ("mark: a loss over budget was loud", 3),
+];
