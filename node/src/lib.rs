@@ -16,6 +16,7 @@
 mod cluster;
 mod convert;
 mod log;
+mod logs;
 mod queue;
 mod value;
 

@@ -18,7 +18,14 @@ pub(crate) type Answers = Arc<CompletionQueue<Value>>;
 pub struct Queue(Answers);
 
 /// Weak: it is for the package to say when the process has something to wait for.
-struct LoopWaker(ThreadsafeFunction<(), (), (), Status, false, true>);
+pub(crate) struct LoopWaker(ThreadsafeFunction<(), (), (), Status, false, true>);
+
+impl LoopWaker {
+    /// Calls `wake` on the loop that it is of.
+    pub(crate) fn new(wake: &Function<'_, (), ()>) -> Result<Self> {
+        wake.build_threadsafe_function::<()>().weak::<true>().build().map(Self)
+    }
+}
 
 impl HostWaker for LoopWaker {
     fn wake(&self) {
@@ -32,8 +39,7 @@ impl Queue {
     /// `wake` is called on the loop when there is something to drain.
     #[napi(constructor, catch_unwind)]
     pub fn new(env: Env, wake: Function<'_, (), ()>) -> Result<Self> {
-        let wake = wake.build_threadsafe_function::<()>().weak::<true>().build()?;
-        let answers = Arc::new(CompletionQueue::new(LoopWaker(wake)));
+        let answers = Arc::new(CompletionQueue::new(LoopWaker::new(&wake)?));
         // The loop's thread ends: whatever is under way has nobody to tell.
         env.add_env_cleanup_hook(answers.clone(), |answers| answers.close())?;
         Ok(Self(answers))

@@ -8,12 +8,14 @@
  * @packageDocumentation
  */
 
+import { logAsAsked } from './logging'
 import { native, version } from './native'
 
 export { type MoveOptions, ROLES, Server, type ServerOptions, drain, init, move, nodes, remove } from './cluster'
 export { Entry } from './entry'
 export { ERROR_CODES, type ErrorCode, type ErrorDetails, VirtualLogError } from './errors'
 export { Log, create, delete, logs, open } from './log'
+export { type LogLevel, type Logger, logTo } from './logging'
 export { Reader } from './reader'
 export type {
   Appended,
@@ -37,4 +39,5 @@ export type {
 } from './types'
 export { version }
 
+logAsAsked()
 if (native.DEBUG_BUILD) process.emitWarning('virtuallog was built without optimisation: do not measure it')

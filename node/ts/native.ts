@@ -71,6 +71,11 @@ export interface NativeReader {
   close(): void
 }
 
+export interface NativeLogBatch {
+  records: { level: 'error' | 'warn' | 'info' | 'debug' | 'trace'; target: string; message: string }[]
+  dropped: number
+}
+
 export interface NativeServer {
   readonly address: string
   readonly url: string
@@ -125,6 +130,9 @@ export interface Native {
   nodes(queue: NativeQueue, url: string, timeoutMs: number): Tag
   drain(queue: NativeQueue, url: string, node: number, timeoutMs: number): Tag
   remove(queue: NativeQueue, url: string, node: number, timeoutMs: number): Tag
+  startLogs(level: string, wake: () => void): null | Failure
+  drainLogs(): NativeLogBatch
+  logLevel(): string | null | Failure
 }
 
 const ROOT = join(__dirname, '..')
