@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import array
 import os
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import virtuallog
 from virtuallog import Log
 
 
-@pytest.mark.parametrize("payload", ["text", 7, None, [b"x"], {"a": 1}, array.array("i", [1])])
+@pytest.mark.parametrize("payload", ["text", 7, None, [b"x"], {"a": 1}])
 def test_a_payload_that_is_no_bytes(log: Log, payload: Any) -> None:
     calls = (log.append, log.append_nowait, lambda p: log.append_many([b"ok", p]),
              lambda p: log.append_all([p]))
