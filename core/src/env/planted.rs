@@ -2,6 +2,10 @@
 //! it notices. Without the feature `planted` there are none, and no code for them.
 
 /// One mistake, named after what goes wrong.
+#[cfg_attr(
+    not(any(test, feature = "testing")),
+    expect(unreachable_pub, reason = "it is public where there is a simulator")
+)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
     /// N17: a sequencer is made again after a restart of its node.
