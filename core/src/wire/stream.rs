@@ -6,11 +6,13 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use rustix::net::sockopt;
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg, sockopt};
+use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
 
@@ -121,12 +123,27 @@ impl Stream {
 
     fn try_write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
-            Stream::Tcp(stream) => stream.try_write_vectored(parts),
-            Stream::Unix(stream) => stream.try_write_vectored(parts),
+            Stream::Tcp(stream) => {
+                stream.try_io(Interest::WRITABLE, || write_quietly(stream, parts))
+            }
+            Stream::Unix(stream) => {
+                stream.try_io(Interest::WRITABLE, || write_quietly(stream, parts))
+            }
             #[cfg(test)]
             Stream::Simulated(stream) => stream.try_write(parts),
         }
     }
+}
+
+/// Writes as `writev` does, but a peer that is gone is an error and no SIGPIPE: a program in C that has
+/// not asked for that signal to be ignored would die of it.
+fn write_quietly(socket: &impl AsFd, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    #[cfg(not(target_vendor = "apple"))]
+    let flags = SendFlags::NOSIGNAL;
+    // There the standard library says it of each socket.
+    #[cfg(target_vendor = "apple")]
+    let flags = SendFlags::empty();
+    Ok(sendmsg(socket, parts, &mut SendAncillaryBuffer::default(), flags)?)
 }
 
 /// A socket on its way from one runtime to another.
@@ -391,5 +408,23 @@ mod tests {
             #[cfg(target_os = "linux")]
             assert_eq!(sockopt::tcp_user_timeout(&socket).unwrap(), 20_000);
         }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_is_gone_raises_no_signal() {
+        let mut pipes =
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::pipe()).unwrap();
+        let (near, far) = UnixStream::pair().unwrap();
+        drop(far);
+        let stream = Stream::Unix(near);
+        stream.writable().await.unwrap();
+        let error = stream.try_write(&[IoSlice::new(b"anybody?")]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        // A signal would be there by the time that something else has gone through the runtime.
+        let (near, far) = UnixStream::pair().unwrap();
+        near.writable().await.unwrap();
+        near.try_write(b"x").unwrap();
+        far.readable().await.unwrap();
+        assert!(futures_util::poll!(std::pin::pin!(pipes.recv())).is_pending());
     }
 }
