@@ -290,6 +290,29 @@ fn the_first_refused_batch_of_a_block_is_the_next_one() {
     append(&store, 1, batch(2, 1, &[3000])).unwrap();
 }
 
+/// Else it could not be trimmed any more.
+#[test]
+fn a_store_whose_disk_is_full_starts_and_is_trimmed() {
+    let mut disk = SimDisk::new();
+    let mut store = open(&disk).unwrap();
+    fill(&store);
+    for start in 1..=3 {
+        let killed = disk.crash(|_| true);
+        drop(store);
+        killed.set_room(Some(0));
+        store = open(&killed).expect("it starts");
+        disk = killed;
+        let tail = store.status(id(1)).unwrap().tail;
+        assert_eq!(tail, LogletPos(60));
+        let refused = append(&store, 1, batch(9, 0, &[300 << 10]));
+        assert!(matches!(refused, Err(StorageError::DiskFull(_))), "{refused:?}");
+        let keep = LogletPos(10 + start);
+        trim(&store, 1, keep.0).unwrap();
+        assert_eq!(store.status(id(1)).unwrap().trim, keep);
+        assert!(!read_all(&store, 1, keep.0, 60).is_empty());
+    }
+}
+
 #[test]
 fn a_forked_child_leaves_the_store_to_its_parent() {
     for background in [false, true] {

@@ -2,21 +2,26 @@
 //!
 //! Such a file is written beside its place, synced, renamed over the old one, and the directory is
 //! synced. It opens with sixteen bytes: magic, version, length and checksum, so that damage, an
-//! unfinished copy and a newer version are told apart. What stands behind them is the owner's: see
+//! unfinished copy and a newer version are told apart. Room for the next one is set aside beforehand, in
+//! the copy's place, so that a full disk stops no replacement. What stands behind them is the owner's: see
 //! `manifest.rs` and `identity.rs`. Bytes are in `FORMAT.md`.
 
 use std::io::{self, IoSlice};
 use std::path::Path;
+use std::sync::Arc;
 
 use virtuallog_protocol::record::Crc32c;
 
-use super::disk::{Disk, OpenMode, is_full, read_up_to};
+use super::disk::{Disk, DiskFile, OpenMode, is_full, read_up_to};
 use super::error::io_error;
+use super::journal::PAGE;
 use crate::error::{Error, ErrorCode};
 
 const HEAD_LEN: usize = 16;
 /// More than any store needs; a length beyond it is damage.
 const BYTES_MAX: u64 = 1 << 30;
+/// Most that is set aside for the next replacement.
+const ROOM_MAX: u64 = 1 << 20;
 
 /// One kind of such files, of which a store has one.
 pub(crate) struct Whole {
@@ -86,11 +91,15 @@ impl Whole {
         head[8..12].copy_from_slice(&(body.len() as u32).to_le_bytes());
         let crc = checksum(&head[..12], body);
         head[12..].copy_from_slice(&crc.to_le_bytes());
-        let file = match disk.open(&temporary, OpenMode::Create) {
+        let file = match open_at_hand(disk, &temporary) {
             Ok(file) => file,
             Err(e) => return Ok(Err(e)),
         };
-        if let Err(e) = file.write_all_at(&[IoSlice::new(&head), IoSlice::new(body)], 0) {
+        let len = (HEAD_LEN + body.len()) as u64;
+        let written = file
+            .write_all_at(&[IoSlice::new(&head), IoSlice::new(body)], 0)
+            .and_then(|()| if file.len()? > len { file.set_len(len) } else { Ok(()) });
+        if let Err(e) = written {
             // Gives the space back at once: it may be what a trim needs to go on.
             let _ = disk.remove_file(&temporary);
             return Ok(Err(e));
@@ -102,6 +111,7 @@ impl Whole {
         }
         disk.rename(&temporary, &root.join(self.name))?;
         disk.sync_dir(root)?;
+        set_aside(disk, &temporary, len);
         Ok(Ok(()))
     }
 
@@ -120,6 +130,25 @@ impl Whole {
             true => Err(Damage::Version(int(4))),
             false => Ok(body),
         }
+    }
+}
+
+/// The file that was set aside, or a new one.
+fn open_at_hand(disk: &dyn Disk, temporary: &Path) -> io::Result<Arc<dyn DiskFile>> {
+    match disk.open(temporary, OpenMode::Write) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => disk.open(temporary, OpenMode::Create),
+        other => other,
+    }
+}
+
+/// Takes the room for the next replacement now, so that it can be made on a full disk: a store that is
+/// full has to start, to be trimmed.
+fn set_aside(disk: &dyn Disk, temporary: &Path, len: u64) {
+    let room = vec![0; (len * 2).next_multiple_of(PAGE).min(ROOM_MAX) as usize];
+    let made = disk.open(temporary, OpenMode::Create);
+    if made.and_then(|file| file.write_all_at(&[IoSlice::new(&room)], 0)).is_err() {
+        // There is none. What stands has its own.
+        let _ = disk.remove_file(temporary);
     }
 }
 

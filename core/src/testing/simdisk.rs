@@ -476,10 +476,15 @@ impl Disk for SimDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state();
-        match state.names.contains_key(from) {
-            true => state.name(NameOp::Rename(from.to_owned(), to.to_owned())),
-            false => Err(io::ErrorKind::NotFound.into()),
+        if !state.names.contains_key(from) {
+            return Err(io::ErrorKind::NotFound.into());
         }
+        // What was there before is gone, and its room is free.
+        if let Some(Node::File(inode)) = state.names.get(to) {
+            let len = state.files[inode].now.len() as u64;
+            state.faults.room = state.faults.room.map(|room| room + len);
+        }
+        state.name(NameOp::Rename(from.to_owned(), to.to_owned()))
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
@@ -637,6 +642,8 @@ impl DiskFile for SimFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut state = self.disk.state();
         let stop = state.operate()?;
+        let before = state.files[&self.inode].now.len() as u64;
+        state.faults.room = state.faults.room.map(|room| room + before.saturating_sub(len));
         state.write(self.inode, FileOp::Len(len));
         ended(stop)
     }
