@@ -5,6 +5,7 @@
 //! leads to nobody rather than to somebody else. In a process that is a node itself, the link to it
 //! leads straight to its handler.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -28,6 +29,9 @@ use crate::wire::transport::{Done, Lane, Link, NetError, Target, Transport, ask}
 
 /// How long a node may take to answer a small question before another one is asked.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A node that did not answer is asked after all others for so long, where any of them will do.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// Between two looks for nodes that are not to be reached.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -98,6 +102,8 @@ pub(crate) struct Net {
     turn: Mutex<usize>,
     /// When others were asked last for the address of one that was not to be reached.
     looked: tokio::sync::Mutex<Option<Instant>>,
+    /// Who did not answer when asked last, and when that was.
+    silent: Mutex<BTreeMap<MemberId, Instant>>,
 }
 
 impl fmt::Debug for Net {
@@ -115,6 +121,7 @@ impl Net {
             cluster: ArcSwap::default(),
             turn: Mutex::default(),
             looked: tokio::sync::Mutex::default(),
+            silent: Mutex::default(),
         })
     }
 
@@ -243,15 +250,24 @@ impl Net {
         body: Bytes,
     ) -> Result<(Reply, Bytes), NetError> {
         let link = self.link(member, lane).map_err(NetError::NotSent)?;
-        let answer = limited(ask(&*link, request.clone(), body.clone())).await;
-        match answer {
-            // Perhaps it is somewhere else by now.
-            Err(NetError::NotSent(_)) if self.look_for(member).await => {
-                let link = self.link(member, lane).map_err(NetError::NotSent)?;
-                limited(ask(&*link, request, body)).await
-            }
-            answer => answer,
+        let mut answer = limited(ask(&*link, request.clone(), body.clone())).await;
+        // Perhaps it is somewhere else by now.
+        if matches!(answer, Err(NetError::NotSent(_))) && self.look_for(member).await {
+            let link = self.link(member, lane).map_err(NetError::NotSent)?;
+            answer = limited(ask(&*link, request, body)).await;
         }
+        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        match answer.is_ok() {
+            true => drop(silent.remove(&member)),
+            false => drop(silent.insert(member, Instant::now())),
+        }
+        answer
+    }
+
+    /// Whether a member did not answer when it was asked last, and that is not long ago.
+    pub(crate) fn is_silent(&self, member: MemberId) -> bool {
+        let silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        silent.get(&member).is_some_and(|when| when.elapsed() < SILENCE)
     }
 
     fn address_of(&self, member: MemberId) -> Option<String> {
@@ -379,7 +395,7 @@ pub(crate) fn failure(failure: &Failure, loglet: virtuallog_protocol::LogletId) 
         FailureKind::Trimmed => LogletError::Trimmed { first_kept: failure.number.into() },
         FailureKind::Unknown => LogletError::Unknown(loglet),
         FailureKind::OutOfOrder => LogletError::OutOfOrder { expected: failure.number },
-        FailureKind::InDoubt => LogletError::InDoubt(message().into()),
+        FailureKind::InDoubt => LogletError::InDoubt(failure.error().into()),
         FailureKind::Corrupt => LogletError::Corrupt(message()),
         FailureKind::Unavailable | FailureKind::Gap | FailureKind::NotSequencer => {
             LogletError::Unavailable(message().into())

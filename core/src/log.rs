@@ -97,8 +97,13 @@ impl View {
             LogletError::InDoubt(source) => {
                 let message = "the outcome of the append is not known: resolve the error's token \
                                before appending it again";
-                let error = Error::new(ErrorCode::Unavailable, message).in_doubt();
-                error.with_source(source).with_token(token.clone())
+                // That the disk is full helps to know; all else comes to the same.
+                let full = source.downcast_ref::<Error>();
+                let error = match full.filter(|why| why.code() == ErrorCode::DiskFull) {
+                    Some(full) => Error::new(full.code(), format!("{}; {message}", full.message())),
+                    None => Error::new(ErrorCode::Unavailable, message),
+                };
+                error.in_doubt().with_source(source).with_token(token.clone())
             }
             // Only what was refused is surely not stored (the contract's words).
             other => self.read_error(segment, other).in_doubt().with_token(token.clone()),
@@ -423,6 +428,18 @@ impl Log {
                 Ok(first) => return Ok(first),
                 Err((segment, error)) => self.if_outdated(&view, &segment, error).await?,
             }
+        }
+    }
+
+    /// Lets the loglet of a closed segment hear what was trimmed of it, before it is read from
+    /// `position`: one replica alone may have missed that. If too few can tell, what is there is read.
+    pub(crate) async fn learn_trim(&self, position: LogPos) {
+        let view = self.view();
+        if let Some(segment) = view.chain.locate(position).filter(|s| s.stop.is_some())
+            && let Ok(loglet) = self.try_loglet(&view, segment).await
+        {
+            // Not for as long as a trim point itself would be waited for.
+            let _ = tokio::time::timeout(FIRST_TAIL_TIMEOUT, loglet.trim_point()).await;
         }
     }
 

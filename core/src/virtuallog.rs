@@ -240,6 +240,7 @@ impl VirtualLog {
     pub async fn read(&self, start: LogPos, end: Option<LogPos>) -> Result<Reader> {
         let tail = self.check_tail().await?.position;
         check_range(start, end, tail)?;
+        self.log.learn_trim(start).await;
         Ok(Reader::new(self.log.clone(), start, Some(end.unwrap_or(tail))))
     }
 
@@ -263,6 +264,7 @@ impl VirtualLog {
             Start::Tail => self.check_tail().await?.position,
             Start::At(position) => {
                 check_range(position, None, self.check_tail().await?.position)?;
+                self.log.learn_trim(position).await;
                 position
             }
         };

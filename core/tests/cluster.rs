@@ -321,6 +321,33 @@ async fn t54_truncate_and_modify_race_extends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_missed_a_trim_shows_nobody_what_was_trimmed() {
+    let mut cluster = Cluster::start(3).await;
+    for (name, closes) in [("open", false), ("closed", true)] {
+        let log = cluster.open(name).await;
+        append_numbers(&log, 0..20).await;
+        if closes {
+            log.reconfig_extend("native:3", None).await.expect("extended");
+        }
+        let status = server::status(&cluster.url(name)).await.expect("a status");
+        // The one that a reader asks first.
+        let first = status[0].1.clone().expect("native").members[0].node as usize - 1;
+        cluster.stop(first).await;
+        log.prefix_trim(LogPos(10)).await.expect("two of three trim");
+        cluster.restart(first).await;
+        for start in [0, 9] {
+            let fresh = cluster.open(name).await;
+            let error = fresh.read_next(LogPos(start), None).await.expect_err("trimmed");
+            assert_eq!(error.code(), ErrorCode::Trimmed, "{name} from {start}");
+            assert_eq!(error.position(), Some(LogPos(10)));
+        }
+        let fresh = cluster.open(name).await;
+        let kept = fresh.read_next(LogPos(10), None).await.expect("read").expect("an entry");
+        assert_eq!(kept.payload, "10");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn t55_what_a_lost_node_held_is_rebuilt_elsewhere() {
     let mut cluster = Cluster::start(4).await;
     let log = cluster.open("x").await;

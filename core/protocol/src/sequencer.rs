@@ -128,6 +128,9 @@ pub enum AppendRefusal {
     /// Too long ago to be remembered: it may be stored or not.
     #[error("too long ago to be remembered")]
     Forgotten,
+    /// It was taken, and no majority can store it now. It stays where it is and may be stored later.
+    #[error("no majority can store it now")]
+    Stuck,
     /// A copy that does not go there. Surely not stored.
     #[error("the next position is {next}")]
     Misplaced {
@@ -511,6 +514,16 @@ impl<B: Clone, T> Sequencer<B, T> {
         peer.under_way.clear();
         peer.under_way_bytes = 0;
         peer.told = None;
+    }
+
+    /// Nobody need wait any more for what is not committed: a majority of the LogServers cannot store now,
+    /// and nobody knows when they can. The batches stay, and are committed when they can be.
+    pub fn let_go(&mut self, out: &mut Vec<Effect<B, T>>) {
+        let from = (self.committed - self.start) as usize;
+        for held in self.log.range_mut(from..) {
+            let waiting = held.token.take().into_iter().chain(held.others.drain(..));
+            out.extend(waiting.map(|token| Effect::Refuse { token, why: AppendRefusal::Stuck }));
+        }
     }
 
     /// Tells the known tail to the LogServers that will not learn it with a batch. To be called when

@@ -232,6 +232,7 @@ impl Story {
             AppendRefusal::Forgotten => {}
             AppendRefusal::Misplaced { .. } => panic!("nothing is copied"),
             AppendRefusal::Outrun => panic!("there is one round"),
+            AppendRefusal::Stuck => panic!("nobody lets go"),
         }
     }
 

@@ -236,6 +236,15 @@ struct Server {
     full: Option<Error>,
 }
 
+impl State {
+    /// What the LogServers say, if a majority's disks are full.
+    fn full_disks(&self) -> Option<Error> {
+        let mut full = self.servers.iter().filter_map(|server| server.full.as_ref());
+        let disk = full.next()?;
+        (1 + full.count() > self.servers.len() / 2).then(|| disk.clone())
+    }
+}
+
 impl Driver {
     fn new(
         net: Arc<Net>,
@@ -358,10 +367,7 @@ impl Driver {
     fn is_full(&self, bytes: usize) -> bool {
         let window = self.window.load(Ordering::Relaxed);
         let mut state = self.state();
-        let mut full = state.servers.iter().filter_map(|server| server.full.as_ref());
-        let disk = full.next().cloned();
-        let disks = full.count() + usize::from(disk.is_some());
-        state.why_full = match disk.filter(|_| disks > state.servers.len() / 2) {
+        state.why_full = match state.full_disks() {
             None if window > 0 && window + bytes > NODE_WINDOW_MAX => {
                 Some(Error::new(ErrorCode::Busy, "the node takes no more now: try again"))
             }
@@ -403,10 +409,13 @@ impl Driver {
                 token.reply(Reply::Appended(Appended { first: first.0, known_tail: known_tail.0 }));
             }
             Effect::Refuse { token, why } => {
-                let full = self.state().why_full.clone().filter(|_| why == AppendRefusal::Busy);
-                match full {
-                    Some(error) => token.refuse(&error),
-                    None => token.reply(refusal(why)),
+                let full = self.state().why_full.clone();
+                match (full, why) {
+                    (Some(error), AppendRefusal::Busy) => token.refuse(&error),
+                    (Some(error), AppendRefusal::Stuck) => {
+                        token.reply(Reply::Failure(Failure::in_doubt(&error)));
+                    }
+                    _ => token.reply(refusal(why)),
                 }
             }
             Effect::FinishSeal => self.finish_seal(),
@@ -460,7 +469,7 @@ impl Driver {
 
     /// The LogServer is not to be reached, or cannot do it now.
     fn lost(&self, server: usize, turn: u64, failure: Option<&Failure>) {
-        let (reach, is_full) = {
+        let (reach, is_full, stuck) = {
             let mut state = self.state();
             if state.servers[server].turn != turn || state.core.is_sealed() {
                 return;
@@ -470,8 +479,18 @@ impl Driver {
             let server = &mut state.servers[server];
             server.turn += 1;
             server.full = full;
-            (!std::mem::replace(&mut server.reaching, true), server.full.is_some())
+            let (reach, is_full) =
+                (!std::mem::replace(&mut server.reaching, true), server.full.is_some());
+            let stuck = state.full_disks();
+            (reach, is_full, stuck)
         };
+        // It may take long until somebody makes room: whoever waits is told why.
+        if let Some(disk) = stuck {
+            self.step(|state, out| {
+                state.why_full = Some(disk);
+                state.core.let_go(out);
+            });
+        }
         if reach {
             let first = if is_full { FULL_PAUSE } else { PAUSE.0 };
             self.runtime.spawn(env::task(reach_again(self.weak.clone(), server, first)));
@@ -562,7 +581,9 @@ fn refusal(why: AppendRefusal) -> Reply {
             ErrorCode::Busy,
             "the sequencer's window is full: try again when some of it is answered",
         )),
-        AppendRefusal::Forgotten => Failure::new(FailureKind::InDoubt, text, 0),
+        AppendRefusal::Forgotten | AppendRefusal::Stuck => {
+            Failure::new(FailureKind::InDoubt, text, 0)
+        }
         AppendRefusal::Misplaced { next } => Failure::refused(&Error::invalid(format!(
             "a copy that does not go there: the next position is {next}"
         ))),

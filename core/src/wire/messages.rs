@@ -589,6 +589,11 @@ impl Failure {
         Self { kind: FailureKind::Refused as i32, code, message, number: 0 }
     }
 
+    /// Perhaps done, perhaps not, because of `error`.
+    pub(crate) fn in_doubt(error: &Error) -> Self {
+        Self { kind: FailureKind::InDoubt as i32, ..Self::refused(error) }
+    }
+
     /// Whether somebody else may be able to do it.
     pub(crate) fn sends_on(&self) -> bool {
         let away = [ErrorCode::Unavailable as u32, ErrorCode::Closed as u32];

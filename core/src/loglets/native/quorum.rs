@@ -333,6 +333,7 @@ impl Quorum {
             match outcome {
                 Ok(tail) => {
                     waiting.remove(&at);
+                    self.trimmed.fetch_max(tail.trim, Ordering::Relaxed);
                     check.known_tail(tail.known_tail.max(tail.trim).into());
                     check.answered(at, local_tail(&tail));
                 }

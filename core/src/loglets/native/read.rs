@@ -3,7 +3,8 @@
 //! Below a known tail every entry is on a majority, but one LogServer may lack some that it skipped.
 //! Positions here have no gaps between batches, so what is missing is seen: then another replica is
 //! asked. Damage on one replica is no damage while another one has the entry. The replica in this
-//! process, if there is one, is asked first; the others in turn, so that readers spread.
+//! process, if there is one, is asked first; the others in turn, so that readers spread, and those that
+//! did not answer lately last.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -53,8 +54,9 @@ impl Readers {
         let start = local.unwrap_or_else(|| self.at.load(Ordering::Relaxed) % members.len());
         let (mut why, mut unknown) = (None, 0);
         let mut behind: Option<Vec<StampedBatch>> = None;
-        for turn in 0..members.len() {
-            let at = (start + turn) % members.len();
+        let mut turns: Vec<_> = (0..members.len()).map(|n| (start + n) % members.len()).collect();
+        turns.sort_by_key(|at| quorum.net.is_silent(members[*at]));
+        for at in turns {
             match read_from(quorum, members[at], from, to, bytes_max).await {
                 Ok(Had::Batches(batches)) if planted::has(planted::Bug::ReadsOverHoles) => {
                     return Ok(batches);
@@ -137,5 +139,79 @@ async fn read_from(
         }
         Reply::Failure(wrong) => Err(failure(&wrong, quorum.id)),
         _ => Err(LogletError::Unavailable(unexpected().into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use virtuallog_protocol::{BatchBuilder, LogId, LogletId, WriterId};
+
+    use super::*;
+    use crate::cluster::Net;
+    use crate::wire::frame::{Packet, put_batches};
+    use crate::wire::messages::{Cluster, LogletParams, Node};
+    use crate::wire::transport::{Done, Link, Target, Transport};
+
+    const ID: LogletId = LogletId { log: LogId(1), segment: 0 };
+
+    /// Node 1 is a machine without power: nothing comes back from it, no refusal either.
+    #[derive(Debug)]
+    struct OneIsDark;
+
+    impl Transport for OneIsDark {
+        fn link(&self, to: &Target, _lane: Lane) -> Arc<dyn Link> {
+            Arc::new(OneNode { dark: to.member == Some((1, 11)) })
+        }
+
+        fn close(&self) {}
+    }
+
+    #[derive(Debug)]
+    struct OneNode {
+        dark: bool,
+    }
+
+    impl Link for OneNode {
+        fn call(&self, request: Packet, done: Done) {
+            if self.dark {
+                return std::mem::forget(done);
+            }
+            let Ok(Request::Read(read)) = request.to_request() else { panic!("a read") };
+            let mut entries = BatchBuilder::with_capacity(5);
+            entries.push(b"entry");
+            let batch = entries.finish(WriterId(1), read.from, 0);
+            let first = LogletPos(read.from);
+            let body = put_batches(&[StampedBatch { loglet: ID, first, batch }]);
+            done(Ok(Packet::reply(Reply::Batches(Default::default()), body)));
+        }
+
+        fn tell(&self, _notice: Packet) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dark_machine_holds_up_one_read_and_not_each() {
+        let nodes = (1..=3).map(|number| Node {
+            number,
+            storage: Some(u128::from(number * 11).into()),
+            ..Node::default()
+        });
+        let nodes: Vec<_> = nodes.collect();
+        let members = nodes.iter().map(|node| node.member());
+        let members = members
+            .map(|(node, storage)| crate::wire::messages::Member { node, storage: storage.into() });
+        let params = LogletParams { members: members.collect(), sequencer: 0, replication: 3 };
+        let net = Net::new(Arc::new(OneIsDark), Vec::new());
+        net.learn(&Cluster { id: Some(7.into()), nodes, ..Cluster::default() });
+        let quorum = Quorum::new(net, ID, params);
+        let begun = tokio::time::Instant::now();
+        for at in 0..20 {
+            // Each with an order of its own, as each segment has.
+            let readers = Readers::default();
+            let read = readers.read(&quorum, LogletPos(at), LogletPos(at + 1), 100);
+            assert_eq!(read.await.expect("the others have it").len(), 1);
+        }
+        assert!(begun.elapsed() < 2 * crate::cluster::ANSWER_TIMEOUT, "one silence is enough");
     }
 }
