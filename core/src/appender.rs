@@ -415,7 +415,7 @@ impl Appender {
             loop {
                 tokio::time::sleep(pause).await;
                 let Some(log) = weak.upgrade() else { return };
-                if !log.appender.expire(timeout) {
+                if !log.appender.expire(&log, timeout) {
                     return;
                 }
             }
@@ -423,7 +423,7 @@ impl Appender {
     }
 
     /// Answers what has waited longer than `timeout`. False when nothing is under way any more.
-    fn expire(&self, timeout: Duration) -> bool {
+    fn expire(&self, log: &Log, timeout: Duration) -> bool {
         let late = |since: Instant| since.elapsed() >= timeout;
         let mut answers = Answers::new();
         let mut state = self.state();
@@ -439,10 +439,13 @@ impl Appender {
         if stuck.is_some_and(late) || waits.is_some_and(late) {
             state.fail_unsent(&not_sent(ErrorCode::Deadline, "time ran out"), &mut answers);
         }
-        for ticket in &doubtful {
-            if !ticket.is_settled() {
-                state.failures.push(ticket.clone());
-            }
+        let mut newly = 0;
+        for ticket in doubtful.iter().filter(|ticket| !ticket.is_settled()) {
+            state.failures.push(ticket.clone());
+            newly += 1;
+        }
+        if newly > 0 {
+            state.complain(log, newly);
         }
         state.remember_failures(&answers);
         drop(state);
@@ -474,6 +477,22 @@ impl State {
             WhenFull::Wait => Ok(append),
             WhenFull::Refuse => Err(append.wait().expect_err("a refusal is settled")),
         })
+    }
+
+    /// Says in the log of the program what appends whose time ran out were waiting for.
+    fn complain(&self, log: &Log, late: usize) {
+        let unanswered = self.sent.iter().filter(|sent| sent.outcome.is_none()).count();
+        let front = self.sent.front();
+        tracing::warn!(
+            log = log.name,
+            late,
+            out = self.sent.len(),
+            unanswered,
+            looking_up = self.rerouting,
+            segment = front.map(|sent| sent.view.chain.active().index),
+            loglet = ?front.and_then(|sent| sent.view.active.as_ref()),
+            "the time of appends ran out, they are in doubt"
+        );
     }
 
     fn is_idle(&self) -> bool {

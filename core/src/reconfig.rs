@@ -13,6 +13,7 @@
 //! another store meanwhile the write fails, and what it fails with is the chain there.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::stream::{StreamExt, TryStreamExt};
 use tokio::sync::watch;
@@ -27,6 +28,8 @@ use crate::metastore::MetaError;
 
 /// How often one attempt replaces a target that cannot be made.
 const RETARGETS_MAX: u32 = 2;
+/// How long it may take to learn whether the active loglet is sealed, when its successor cannot be made.
+const SEAL_LOOK: Duration = Duration::from_secs(4);
 /// Bytes that a copy of a sealed segment reads at a time.
 const COPY_BYTES: usize = 1 << 20;
 
@@ -185,8 +188,13 @@ impl Log {
         };
         let segment = view.chain.active();
         let active = self.loglet(view, segment).await?;
-        let tail = active.check_tail().await.map_err(|e| view.read_error(segment, e))?;
-        if !tail.sealed {
+        // A tail check may wait for a sequencer that is gone, until somebody seals: that would be us.
+        let looked = tokio::time::timeout(SEAL_LOOK, active.check_tail()).await;
+        let sealed = match looked {
+            Ok(tail) => tail.map_err(|e| view.read_error(segment, e))?.sealed,
+            Err(_) => false,
+        };
+        if !sealed {
             if let Ok(withdrawn) = view.chain.withdraw(env::random_u128()) {
                 self.write(view, &withdrawn).await?.ok();
             }

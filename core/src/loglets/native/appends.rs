@@ -95,7 +95,14 @@ fn is_busy(error: &Error) -> bool {
 
 impl fmt::Debug for Appends {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Appends({})", self.id)
+        let Ok(state) = self.state.try_lock() else { return write!(f, "Appends({})", self.id) };
+        f.debug_struct("Appends")
+            .field("phase", &state.phase)
+            .field("out", &state.out.len())
+            .field("gone_out", &state.gone_out)
+            .field("lost", &state.lost)
+            .field("fruitless", &state.fruitless)
+            .finish_non_exhaustive()
     }
 }
 

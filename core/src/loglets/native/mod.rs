@@ -42,7 +42,7 @@ struct NativeLoglet {
 
 impl fmt::Debug for NativeLoglet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "NativeLoglet({})", self.quorum.id)
+        write!(f, "NativeLoglet({}, {:?})", self.quorum.id, self.appends)
     }
 }
 
