@@ -66,6 +66,8 @@ struct Client {
 
 /// Runs a client until its standard input ends.
 pub(crate) async fn run(args: ClientArgs) -> Result<(), Error> {
+    let lines = tracing_subscriber::fmt().with_writer(std::io::stderr);
+    lines.with_ansi(false).with_max_level(tracing::Level::WARN).init();
     let (end, ended) = watch::channel(false);
     std::thread::spawn(move || {
         // Whatever comes before the end, and however that comes, means nothing.

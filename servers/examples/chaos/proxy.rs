@@ -8,8 +8,8 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -139,12 +139,13 @@ impl Network {
         let _ = (stream.set_nodelay(true), server.set_nodelay(true));
         let ((from_client, to_client), (from_server, to_server)) =
             (stream.into_split(), server.into_split());
-        let vanished = Mutex::new(false);
+        let vanished = watch::Sender::new(false);
         let moved = async {
             let there = self.pump(from_client, to_server, out, &vanished);
             let here = self.pump(from_server, to_client, back, &vanished);
             tokio::join!(there, here);
         };
+        let mut lost = vanished.subscribe();
         let broken = async {
             let mut touched = false;
             loop {
@@ -155,11 +156,16 @@ impl Network {
                         self.touched.fetch_add(1, Ordering::Relaxed);
                     }
                     // What lost bytes can only end, once it may.
-                    let lost = *vanished.lock().expect("nobody panics under it");
+                    let lost = *lost.borrow_and_update();
                     cut(&rules) || (lost && !fault)
                 };
-                if now || rules.changed().await.is_err() {
+                if now {
                     return;
+                }
+                // Bytes may be lost just after the fault ended: then too it has to end.
+                tokio::select! {
+                    changed = rules.changed() => if changed.is_err() { return },
+                    _ = lost.changed() => {}
                 }
             }
         };
@@ -177,7 +183,7 @@ impl Network {
         mut from: OwnedReadHalf,
         mut to: OwnedWriteHalf,
         way: (Party, Party),
-        vanished: &Mutex<bool>,
+        vanished: &watch::Sender<bool>,
     ) {
         let mut rules = self.rules.subscribe();
         let mut buffer = vec![0; CHUNK];
@@ -192,12 +198,12 @@ impl Network {
                 Err(_) => return,
             };
             match fault {
-                Some(Fault::Vanish) => *vanished.lock().expect("nobody panics under it") = true,
+                Some(Fault::Vanish) => drop(vanished.send_replace(true)),
                 Some(Fault::Delay(time)) => tokio::time::sleep(time).await,
                 _ => {}
             }
             // Once something is missing nothing may follow it.
-            if *vanished.lock().expect("nobody panics under it") {
+            if *vanished.borrow() {
                 continue;
             }
             if to.write_all(&buffer[..count]).await.is_err() {

@@ -119,10 +119,13 @@ impl Volume {
         let Volume::Ext4 { mount, .. } = self else { return Ok(()) };
         match std::fs::remove_file(mount.join("balloon")) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(format!("a balloon stays: {e}"))
+                return Err(format!("a balloon stays: {e}"));
             }
-            _ => Ok(()),
+            _ => {}
         }
+        // Or it would be back after a power loss, and nobody would know of it.
+        let synced = File::open(mount).and_then(|mount| mount.sync_all());
+        synced.map_err(|e| format!("a balloon may come back: {e}"))
     }
 }
 
