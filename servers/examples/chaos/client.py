@@ -78,13 +78,13 @@ class Client:
         try:
             first = await append
         except virtuallog.VirtualLogError as error:
-            first, outcome = None, {"error": error.code, "in_doubt": error.in_doubt}
+            first, outcome = None, {"error": error.code, "message": str(error), "in_doubt": error.in_doubt}
             if error.in_doubt and error.token is not None:
                 try:
                     first = await self.log.resolve(error.token, timeout=RESOLVE_MAX_S)
                     outcome = {"resolved": True}
                     if first is None:
-                        outcome |= {"error": error.code, "in_doubt": False}
+                        outcome |= {"error": error.code, "message": str(error), "in_doubt": False}
                 except virtuallog.VirtualLogError:
                     pass
         ended = time.monotonic_ns()

@@ -160,6 +160,7 @@ impl Client {
                 Ok(first) => line["position"] = (first.0 + index as u64).into(),
                 Err((in_doubt, error)) => {
                     line["error"] = error.code().name().into();
+                    line["message"] = error.to_string().into();
                     line["in_doubt"] = (*in_doubt).into();
                 }
             }

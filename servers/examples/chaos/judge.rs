@@ -23,7 +23,8 @@ const READ_BYTES: usize = 4 << 20;
 /// Most findings of one kind that are told.
 const TOLD_MAX: usize = 5;
 /// Codes that no fault here excuses.
-const NEVER: [&str; 5] = ["CORRUPT", "DATA_LOSS", "INTERNAL", "INVALID", "INCOMPATIBLE"];
+const NEVER: [&str; 6] =
+    ["CORRUPT", "DATA_LOSS", "INTERNAL", "INVALID", "INCOMPATIBLE", "CONFLICT"];
 
 /// A line of a client; `CLIENTS.md` says what each means.
 #[derive(Debug, Deserialize)]
@@ -35,6 +36,8 @@ enum Line {
         value: u64,
         position: Option<u64>,
         error: Option<String>,
+        #[serde(default)]
+        message: String,
         #[serde(default)]
         in_doubt: bool,
         #[serde(default)]
@@ -111,7 +114,7 @@ impl Story {
     fn note(&mut self, line: Line) {
         let mut op = |invoked, returned, what| self.ops.push(Op { invoked, returned, what });
         match line {
-            Line::Append { from, to, value, position, error, in_doubt, resolved } => {
+            Line::Append { from, to, value, position, error, message, in_doubt, resolved } => {
                 self.resolved += u64::from(resolved);
                 let outcome = match (position, in_doubt) {
                     (Some(position), _) => Outcome::Ok(position),
@@ -120,7 +123,7 @@ impl Story {
                 };
                 op(from, to, What::Append { value, outcome });
                 if let Some(code) = error {
-                    self.failed("append", &code, "");
+                    self.failed("append", &code, &message);
                 }
             }
             Line::Tail { from, to, position, sealed } => {

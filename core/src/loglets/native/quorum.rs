@@ -214,17 +214,18 @@ impl Quorum {
         for at in 0..self.len() {
             asked.push(self.seal_one(at));
         }
-        let (mut sealed, mut why) = (0, None);
+        let (mut sealed, mut unknown, mut why) = (0, 0, None);
         while let Some((_, outcome)) = asked.next().await {
             match outcome {
                 Ok(_) => sealed += 1,
+                Err(LogletError::Unknown(_)) => unknown += 1,
                 Err(error) => why = Some(error),
             }
             if sealed >= self.majority() {
                 return Ok(());
             }
         }
-        Err(why.unwrap_or_else(|| LogletError::Unavailable("too few nodes answer".into())))
+        Err(self.too_few(unknown, why))
     }
 
     /// Seals one member. One that was away when the loglet was made gets it first: it never had a
@@ -236,6 +237,12 @@ impl Quorum {
                 let create = Create { loglet: self.id.into(), base: 0, sequence: None };
                 match self.tail_of(at, Request::Create(create)).await {
                     (_, Ok(_)) => seal().await,
+                    // It was there, and was retired since.
+                    (_, Err(LogletError::Refused(error)))
+                        if error.code() == ErrorCode::Conflict =>
+                    {
+                        (at, Err(LogletError::Unknown(self.id)))
+                    }
                     refused => refused,
                 }
             }
