@@ -30,6 +30,8 @@ use crate::token::Token;
 
 /// Most batches of one writer that are out at once. More than one only when batches are full.
 const BATCHES_OUT_MAX: usize = 8;
+/// After so long it is said that a batch gets no answer, where it has no deadline.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Failed batches that are remembered for `flush` at most.
 const FAILURES_MAX: usize = 1024;
 
@@ -89,6 +91,8 @@ struct Sent {
     outcome: Option<Result<LogletPos, LogletError>>,
     /// An earlier one failed: if this one is not in the log it must not go there any more.
     doomed: bool,
+    /// It was said that it gets no answer.
+    complained: bool,
 }
 
 impl Sent {
@@ -262,7 +266,15 @@ impl Appender {
             return;
         };
         let from = view.known_tail();
-        let sent = Sent { batch: batch.clone(), parcel, view, from, outcome: None, doomed: false };
+        let sent = Sent {
+            batch: batch.clone(),
+            parcel,
+            view,
+            from,
+            outcome: None,
+            doomed: false,
+            complained: false,
+        };
         {
             let mut state = self.state();
             state.in_hand = None;
@@ -402,21 +414,26 @@ impl Appender {
         self.state().closed = true;
     }
 
-    /// Makes sure that somebody looks at the deadlines of what is under way.
+    /// Makes sure that somebody looks at the deadlines of what is under way, and at what gets no answer.
     fn watch(&self, log: &Arc<Log>) {
-        let Some(timeout) = log.options.timeout else { return };
         // Read first: the flag is nearly always up, and a read shares its cache line.
         if self.watched.load(Ordering::Relaxed) || self.watched.swap(true, Ordering::AcqRel) {
             return;
         }
         let weak = Arc::downgrade(log);
-        let pause = (timeout / 20).max(Duration::from_millis(1));
+        let timeout = log.options.timeout;
+        let pause =
+            timeout.map_or(PATIENCE, |timeout| (timeout / 20).max(Duration::from_millis(1)));
         log.runtime.spawn(env::task(async move {
             loop {
                 tokio::time::sleep(pause).await;
                 let Some(log) = weak.upgrade() else { return };
-                if !log.appender.expire(&log, timeout) {
+                if !log.appender.expire(&log, timeout.unwrap_or(Duration::MAX)) {
                     return;
+                }
+                // Whoever brings deadlines of his own sees only that they are over.
+                if timeout.is_none() {
+                    log.appender.state().complain(&log, pause);
                 }
             }
         }));
@@ -439,13 +456,11 @@ impl Appender {
         if stuck.is_some_and(late) || waits.is_some_and(late) {
             state.fail_unsent(&not_sent(ErrorCode::Deadline, "time ran out"), &mut answers);
         }
-        let mut newly = 0;
         for ticket in doubtful.iter().filter(|ticket| !ticket.is_settled()) {
             state.failures.push(ticket.clone());
-            newly += 1;
         }
-        if newly > 0 {
-            state.complain(log, newly);
+        if !doubtful.is_empty() {
+            state.complain(log, timeout);
         }
         state.remember_failures(&answers);
         drop(state);
@@ -479,19 +494,24 @@ impl State {
         })
     }
 
-    /// Says in the log of the program what appends whose time ran out were waiting for.
-    fn complain(&self, log: &Log, late: usize) {
-        let unanswered = self.sent.iter().filter(|sent| sent.outcome.is_none()).count();
-        let front = self.sent.front();
+    /// Says in the log of the program what the oldest append waits for, once, if that is for `time` and
+    /// longer.
+    fn complain(&mut self, log: &Log, time: Duration) {
+        let Some(front) = self.sent.front_mut() else { return };
+        let waits = front.parcel.since.map(|since| since.elapsed()).unwrap_or_default();
+        if waits < time || std::mem::replace(&mut front.complained, true) {
+            return;
+        }
+        let front = &self.sent[0];
         tracing::warn!(
             log = log.name,
-            late,
-            out = self.sent.len(),
-            unanswered,
+            ms = waits.as_millis() as u64,
+            batches = self.sent.len(),
+            unanswered = self.sent.iter().filter(|sent| sent.outcome.is_none()).count(),
             looking_up = self.rerouting,
-            segment = front.map(|sent| sent.view.chain.active().index),
-            loglet = ?front.and_then(|sent| sent.view.active.as_ref()),
-            "the time of appends ran out, they are in doubt"
+            segment = front.view.chain.active().index,
+            loglet = ?front.view.active,
+            "an append has no answer yet"
         );
     }
 

@@ -349,7 +349,9 @@ impl Nemesis {
     /// A reconfiguration or a trim that met trouble, or another one.
     fn refused(&self, what: &str, log: usize, error: &virtuallog::Error) {
         self.counts("reconfigurations_refused", 1);
-        let excused = [ErrorCode::Conflict, ErrorCode::Unavailable, ErrorCode::Deadline];
+        // A disk that is full just then refuses a new loglet, and says why.
+        let excused =
+            [ErrorCode::Conflict, ErrorCode::Unavailable, ErrorCode::Deadline, ErrorCode::DiskFull];
         match excused.contains(&error.code()) {
             true => self.tells(&format!("{what}: log {log}: {error}")),
             false => self.finds(format!("{what}: log {log}: {error:?}")),
