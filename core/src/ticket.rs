@@ -25,6 +25,8 @@ pub(crate) struct Ticket {
     settled: Condvar,
     /// Whether a caller was told of the failure.
     seen: AtomicBool,
+    /// Whether a caller's time ran out, so that he was told that it is in doubt.
+    doubted: AtomicBool,
     /// Whether the window took it: [`WAITING`], [`ADMITTED`] or [`WITHDRAWN`].
     turn: AtomicU8,
     /// Set when the batch goes out: what names it if its outcome stays in doubt.
@@ -83,10 +85,12 @@ impl Ticket {
         self.outcome.get().is_some()
     }
 
-    /// The failure, if there is one that nobody was told of; telling it now.
+    /// The failure, if there is one that nobody was told of; telling it now. Who was told of a doubt knows
+    /// as much.
     pub(crate) fn take_unseen_failure(&self) -> Option<Error> {
         let error = self.outcome.get()?.as_ref().err()?;
-        (!self.seen.swap(true, Ordering::Relaxed)).then(|| error.clone())
+        let told = self.seen.swap(true, Ordering::Relaxed) || self.doubted.load(Ordering::Relaxed);
+        (!told).then(|| error.clone())
     }
 
     pub(crate) fn is_seen(&self) -> bool {
@@ -172,7 +176,10 @@ impl Append {
     /// The append's own, or `DEADLINE`.
     pub fn expire(&mut self) -> Result<LogPos> {
         self.ticket.withdraw(withdrawn());
-        self.told().unwrap_or_else(|| Err(deadline(self.ticket.token.get()).for_entry(self.index)))
+        self.told().unwrap_or_else(|| {
+            self.ticket.doubted.store(true, Ordering::Relaxed);
+            Err(deadline(self.ticket.token.get()).for_entry(self.index))
+        })
     }
 
     fn told(&self) -> Option<Result<LogPos>> {

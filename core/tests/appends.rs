@@ -371,6 +371,19 @@ async fn flush_tells_the_failure_that_nobody_saw_once() {
     assert_eq!(texts(&log).await, ["fine"]);
 }
 
+/// Whoever was told that an append is in doubt is not told once more, when the log is closed say, what
+/// became of it.
+#[tokio::test(start_paused = true)]
+async fn flush_is_silent_about_what_a_deadline_told() {
+    let (log, script) = open(WIDE).await;
+    script.then([Then::Hold]);
+    let late = log.append("late").timeout(Duration::from_secs(1));
+    let error = late.await.expect_err("held");
+    assert!(error.code() == ErrorCode::Deadline && error.is_in_doubt(), "{error:?}");
+    script.answer(Err(LogletError::InDoubt("the loglet is gone".into())));
+    log.flush().await.expect("it was told");
+}
+
 /// The window is a limit in bytes: `append` waits its turn in order, `append_nowait` says `BUSY`.
 #[tokio::test(start_paused = true)]
 async fn a_full_window_keeps_the_order() {
