@@ -244,10 +244,8 @@ impl DataFiles {
     /// Writes the first page except for the slot.
     pub(crate) fn write_header(&self, file: &dyn DiskFile, key: FileKey) -> io::Result<()> {
         file.write_all_at(&[IoSlice::new(&header(self.storage_id, key))], 0)?;
-        match file.len()? {
-            len if len < DATA_START => file.set_len(DATA_START),
-            _ => Ok(()),
-        }
+        // Also where the file is long enough: it may only seem so since a sync failed.
+        file.write_all_at(&[IoSlice::new(&[0])], DATA_START - 1)
     }
 
     /// A data file that has to be there.

@@ -419,3 +419,29 @@ fn no_store_is_made_unless_it_may_be() {
     create(&open(&disk).unwrap(), 1, 0).unwrap();
     assert_eq!(look().unwrap().loglets(), [id(1)]);
 }
+
+/// What a failed sync dropped still shows at the next start, and has to be written again there.
+#[test]
+fn a_sync_that_fails_at_a_start_takes_nothing_with_it() {
+    let mut seen = 0;
+    for sync in 0..20 {
+        let disk = SimDisk::new();
+        let store = open(&disk).unwrap();
+        for number in 1..4 {
+            create(&store, number, 0).unwrap();
+        }
+        append(&store, 2, batch(1, 0, &[1500])).unwrap();
+        let crashed = disk.crash(|_| false);
+        crashed.fail_sync(crashed.syncs() + sync);
+        if open(&crashed).is_ok() {
+            continue;
+        }
+        seen += 1;
+        let again = crashed.kill();
+        let _store = open(&again).unwrap();
+        let store = open(&again.crash(|_| false)).unwrap();
+        let tails = [1, 2, 3].map(|number| store.status(id(number)).unwrap().tail.0);
+        assert_eq!(tails, [0, 1, 0], "sync {sync}");
+    }
+    assert!(seen > 3, "{seen}");
+}
