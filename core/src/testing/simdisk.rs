@@ -594,7 +594,8 @@ impl DiskFile for SimFile {
         let stop = state.operate()?;
         let Some((inode, offset)) = state.target(self.inode, offset) else { return ended(stop) };
         let len = state.files[&inode].now.len() as u64;
-        let more = (offset + bytes.len() as u64).saturating_sub(len);
+        // A hole before it takes no room.
+        let more = (offset + bytes.len() as u64).saturating_sub(len).min(bytes.len() as u64);
         let mut full = false;
         if let Some(room) = state.faults.room {
             full = more > room;
