@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use virtuallog::testing::sim::{self, MISTAKES, Mistake, Options, Report};
 
 /// Seeds that found mistakes, one a line, with what each found behind it.
-const REGRESSIONS: &str = include_str!("../src/testing/sim/regressions.txt");
+const REGRESSIONS: &str = include_str!("../../src/testing/sim/regressions.txt");
 /// For each planted mistake a seed that finds it, and by which invariant.
-const PLANTED: &str = include_str!("../src/testing/sim/planted.txt");
+const PLANTED: &str = include_str!("../../src/testing/sim/planted.txt");
 
 /// What was asked for.
 struct Asked {
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
             "--planted" => mode = "planted",
             "--check-planted" => mode = "check planted",
             _ => {
-                eprintln!("`{word}` is no option: see the top of core/examples/sim.rs");
+                eprintln!("`{word}` is no option: see the top of core/sim/src/main.rs");
                 return ExitCode::FAILURE;
             }
         }
@@ -215,6 +215,10 @@ fn look_for(asked: &Asked, mistake: Mistake) -> String {
     for seed in asked.start..asked.start + asked.most {
         let report = sim::run(&Options { mistake: Some(mistake), ..options(asked, seed) });
         if let Some(broken) = report.broken.first() {
+            // What the seed finds without the mistake says nothing about it.
+            if !sim::run(&options(asked, seed)).broken.is_empty() {
+                continue;
+            }
             let tried = seed - asked.start + 1;
             let broken: String = broken.chars().take(90).collect();
             return format!("{} {seed} {tried} {}", mistake.name(), broken.replace('\n', " "));
