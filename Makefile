@@ -55,13 +55,13 @@ chaos: ## kills, pauses, cuts off and powers off real nodes under load, and judg
 		--client "$(PY) servers/examples/chaos/client.py"
 
 # Only with this does tokio let its own chance be seeded.
-SIM = RUSTFLAGS="--cfg tokio_unstable" cargo run --quiet --profile sim -p virtuallog --features planted --example sim --
+SIM = RUSTFLAGS="--cfg tokio_unstable" cargo run --quiet --profile sim -p virtuallog-sim --features planted --
 
 sim: ## one seed of the simulator with all that happens (SEED=n), or many (SEEDS=n, from START=n on)
 	@$(SIM) $(if $(SEEDS),--seeds $(SEEDS) --start $(or $(START),1),--seed $(SEED) --trace)
 
 planted: ## looks for a seed that finds each planted mistake, and writes the table of them
-	@$(SIM) --planted --most 2000 | tee target/planted.log
+	@$(SIM) --planted --most $(or $(MOST),2000) | tee target/planted.log
 	@grep -v ' found$$' target/planted.log | sort > core/src/testing/sim/planted.txt
 
 python: ## the Python package, optimized, importable by .venv/bin/python

@@ -43,8 +43,9 @@ pub(super) fn payload(value: u64) -> Bytes {
     };
     let mut bytes = value.to_le_bytes().to_vec();
     while (bytes.len() as u64) < len + 8 {
-        bytes.push(rng.bits() as u8);
+        bytes.extend_from_slice(&rng.bits().to_le_bytes());
     }
+    bytes.truncate(len as usize + 8);
     bytes.into()
 }
 

@@ -30,8 +30,12 @@ use crate::virtuallog::VirtualLog;
 
 /// Where a client's machine has a store of its own.
 const DATA: &str = "/data";
-/// A call's deadline.
+/// A call's deadline, and that of a client in a hurry.
 const TIMEOUT: Duration = Duration::from_secs(8);
+const HURRY: Duration = Duration::from_millis(1500);
+/// How often somebody looks for an append in doubt, and the pause between.
+const LOOKS: u32 = 3;
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
 /// Before what failed is tried again.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -161,9 +165,9 @@ async fn open_storage(world: &Arc<World>, at: usize, disk: &SimDisk) -> Result<A
     Ok(storage)
 }
 
-async fn open(world: &World, book: &Book, reach: &Reach) -> Result<VirtualLog> {
+async fn open(world: &World, book: &Book, reach: &Reach, timeout: Duration) -> Result<VirtualLog> {
     let url = format!("virtuallog://{}/{}", address(0), book.name);
-    let open = VirtualLog::builder(&url).timeout(Some(TIMEOUT));
+    let open = VirtualLog::builder(&url).timeout(Some(timeout));
     let open = match Mistake::in_resolution(world.mistake) {
         Some(bug) => open.planted(bug),
         None => open,
@@ -185,7 +189,7 @@ pub(super) async fn judge(world: &Arc<World>, book: &Arc<Book>) -> Option<(Chain
         let (of, book) = (world.clone(), book.clone());
         let (tell, told) = tokio::sync::oneshot::channel();
         tokio::spawn(Task::of(process, async move {
-            let judged = match open(&of, &book, &reach).await {
+            let judged = match open(&of, &book, &reach, TIMEOUT).await {
                 Ok(log) => judge::log(&of, &book, &log).await,
                 Err(error) => {
                     judge::unreadable(&of, &book, &error);
@@ -203,6 +207,7 @@ pub(super) async fn judge(world: &Arc<World>, book: &Arc<Book>) -> Option<(Chain
 }
 
 /// One client: a handle, and what it does with it.
+#[derive(Clone)]
 struct Client {
     world: Arc<World>,
     at: usize,
@@ -213,8 +218,21 @@ struct Client {
 
 impl Client {
     async fn live(mut self) {
-        loop {
-            let log = match self.open().await {
+        while !self.world.is_over() {
+            let (begun, calm) = (self.world.trace.now(), self.world.is_calm());
+            // A client in a hurry leaves more in doubt; it keeps no handle into the calm.
+            let hurry = !self.world.is_mended() && self.rng.chance(40);
+            let timeout = if hurry { HURRY } else { TIMEOUT };
+            let opened = open(&self.world, &self.book, &self.reach, timeout);
+            let Ok(opened) = tokio::time::timeout_at(self.world.limit(), opened).await else {
+                self.book.complain(format!("L1-L4: open of {begun} ms did not come back"));
+                return;
+            };
+            if calm {
+                let took = self.world.trace.now() - begun;
+                self.live_enough("open", took, opened.as_ref().err());
+            }
+            let log = match opened {
                 Ok(log) => log,
                 Err(error) => {
                     self.failed("open", &error);
@@ -222,20 +240,29 @@ impl Client {
                     continue;
                 }
             };
-            for _ in 0..20 + self.rng.below(200) {
-                let think = self.rng.below(self.world.plan.think + 1);
-                tokio::time::sleep(Duration::from_millis(think)).await;
-                if self.world.is_over() {
-                    return;
-                }
-                self.act(&log).await;
+            let users = (0..self.world.plan.users).map(|_| self.other().use_it(&log, hurry));
+            futures_util::future::join_all(users.collect::<Vec<_>>()).await;
+            if !self.world.is_over() {
+                let _ = log.close().await;
             }
-            let _ = log.close().await;
         }
     }
 
-    async fn open(&self) -> Result<VirtualLog> {
-        open(&self.world, &self.book, &self.reach).await
+    /// One more with the same handle.
+    fn other(&mut self) -> Client {
+        let rng = Rng::new(self.rng.bits());
+        Client { rng, ..self.clone() }
+    }
+
+    async fn use_it(mut self, log: &VirtualLog, hurry: bool) {
+        for _ in 0..20 + self.rng.below(200) {
+            let think = self.rng.below(self.world.plan.think + 1);
+            tokio::time::sleep(Duration::from_millis(think)).await;
+            if self.world.is_over() || (hurry && self.world.is_mended()) {
+                return;
+            }
+            self.act(log).await;
+        }
     }
 
     async fn act(&mut self, log: &VirtualLog) {
@@ -243,18 +270,23 @@ impl Client {
         let dice = self.rng.below(100);
         let begun = self.world.trace.now();
         let calm = self.world.is_calm();
-        let (what, outcome) = if dice < plan.reconfigure {
-            ("reconfigure", self.reconfigure(log).await)
+        let what = if dice < plan.reconfigure {
+            "reconfigure"
         } else if dice < plan.reconfigure + plan.trim {
-            ("trim", self.trim(log).await)
+            "trim"
         } else {
             match self.rng.below(100) {
-                0..60 => ("append", self.append(log).await),
-                60..72 => ("tail", self.tail(log).await),
-                72..92 => ("read", self.read(log).await),
-                92..96 => ("follow", self.follow(log).await),
-                _ => ("chain", self.chain(log).await),
+                0..60 => "append",
+                60..72 => "tail",
+                72..92 => "read",
+                92..96 => "follow",
+                _ => "chain",
             }
+        };
+        let limit = self.world.limit();
+        let Ok(outcome) = tokio::time::timeout_at(limit, self.carry_out(what, log)).await else {
+            self.book.complain(format!("L1-L4: {what} of {begun} ms did not come back"));
+            return;
         };
         let took = self.world.trace.now() - begun;
         match &outcome {
@@ -268,6 +300,18 @@ impl Client {
         self.world.trace.event(&[0xac7, host.into(), took], || {
             format!("client {host} of {}: {what} took {took} ms", self.book.name)
         });
+    }
+
+    async fn carry_out(&mut self, what: &str, log: &VirtualLog) -> Result<()> {
+        match what {
+            "reconfigure" => self.reconfigure(log).await,
+            "trim" => self.trim(log).await,
+            "append" => self.append(log).await,
+            "tail" => self.tail(log).await,
+            "read" => self.read(log).await,
+            "follow" => self.follow(log).await,
+            _ => self.chain(log).await,
+        }
     }
 
     /// Liveness, L1 to L4: with a healthy majority everything works, and soon.
@@ -318,7 +362,11 @@ impl Client {
                 }
                 Err(error) if error.is_in_doubt() => {
                     self.world.trace.add("appends in doubt", count);
-                    let outcome = self.resolve(log, &error).await;
+                    let outcome = match failure {
+                        None => self.resolve(log, &error).await,
+                        // One of them says enough, or this takes too long.
+                        Some(_) => Outcome::Unknown,
+                    };
                     failure = Some(error);
                     outcome
                 }
@@ -338,17 +386,20 @@ impl Client {
         let Some(token) = error.token().filter(|_| self.rng.chance(50)) else {
             return Outcome::Unknown;
         };
-        match log.resolve(token).await {
-            Ok(Some(position)) => {
-                self.world.trace.count("mark: an append in doubt was found in the log");
-                Outcome::Ok(position.0)
+        for _ in 0..LOOKS {
+            match log.resolve(token).await {
+                Ok(Some(position)) => {
+                    self.world.trace.count("mark: an append in doubt was found in the log");
+                    return Outcome::Ok(position.0);
+                }
+                Ok(None) => {
+                    self.world.trace.count("mark: an append in doubt was surely absent");
+                    return Outcome::Failed;
+                }
+                Err(_) => tokio::time::sleep(LOOK_PAUSE).await,
             }
-            Ok(None) => {
-                self.world.trace.count("mark: an append in doubt was surely absent");
-                Outcome::Failed
-            }
-            Err(_) => Outcome::Unknown,
         }
+        Outcome::Unknown
     }
 
     async fn tail(&mut self, log: &VirtualLog) -> Result<()> {

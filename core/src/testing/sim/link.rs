@@ -20,7 +20,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(10);
 
 /// Links of one process.
 pub(super) struct SimTransport {
-    wires: Arc<Wires>,
+    /// Weak here and in links: the network holds servers, which hold these.
+    wires: Weak<Wires>,
     from: (Host, Arc<Process>),
     myself: Myself,
     links: Mutex<Links>,
@@ -43,7 +44,7 @@ impl fmt::Debug for SimTransport {
 
 impl SimTransport {
     pub(super) fn new(
-        wires: Arc<Wires>,
+        wires: Weak<Wires>,
         host: Host,
         process: Arc<Process>,
         myself: Myself,
@@ -88,7 +89,7 @@ impl Transport for SimTransport {
 /// One lane to one node.
 pub(super) struct SimLink {
     weak: Weak<SimLink>,
-    wires: Arc<Wires>,
+    wires: Weak<Wires>,
     from: (Host, Arc<Process>),
     myself: Myself,
     to: Target,
@@ -127,9 +128,10 @@ impl SimLink {
     }
 
     fn send(&self, packet: Packet, done: Option<Done>) {
+        let Some(wires) = self.wires.upgrade() else { return };
         let mut state = self.state();
         let refusal = match &mut *state {
-            State::Up(id) => return self.wires.ask(*id, &packet, done),
+            State::Up(id) => return wires.ask(*id, &packet, done),
             State::Connecting(_, queue) => return queue.push((packet, done)),
             State::Closed => Error::new(ErrorCode::Closed, "the link was closed"),
             State::Down(Some((when, why))) if when.elapsed() < RETRY_AFTER => why.clone(),
@@ -142,7 +144,7 @@ impl SimLink {
                     lane: self.lane as u32,
                 };
                 let from = self.from.clone();
-                let id = self.wires.connect(from, &self.to.address, self.weak.clone(), hello);
+                let id = wires.connect(from, &self.to.address, self.weak.clone(), hello);
                 *state = State::Connecting(id, vec![(packet, done)]);
                 return;
             }
@@ -155,15 +157,16 @@ impl SimLink {
 
     /// The other side greeted back.
     pub(super) fn up(&self, id: u64) {
+        let Some(wires) = self.wires.upgrade() else { return };
         let mut state = self.state();
         match &mut *state {
             State::Connecting(mine, queue) if *mine == id => {
                 for (packet, done) in std::mem::take(queue) {
-                    self.wires.ask(id, &packet, done);
+                    wires.ask(id, &packet, done);
                 }
                 *state = State::Up(id);
             }
-            _ => self.wires.hang_up(id),
+            _ => wires.hang_up(id),
         }
     }
 
@@ -189,11 +192,12 @@ impl SimLink {
     }
 
     fn close(&self) {
+        let Some(wires) = self.wires.upgrade() else { return };
         let before = std::mem::replace(&mut *self.state(), State::Closed);
         match before {
-            State::Up(id) => self.wires.hang_up(id),
+            State::Up(id) => wires.hang_up(id),
             State::Connecting(id, queue) => {
-                self.wires.hang_up(id);
+                wires.hang_up(id);
                 let why = Error::new(ErrorCode::Closed, "the link was closed");
                 for done in queue.into_iter().filter_map(|(_, done)| done) {
                     done(Err(NetError::NotSent(why.clone())));

@@ -30,6 +30,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
+use virtuallog_protocol::paxos::Registers;
+
 pub use self::mistakes::{MISTAKES, Mistake};
 
 use self::book::Book;
@@ -41,7 +43,9 @@ use super::Rng;
 use super::simdisk::{BadWrite, SimDisk};
 use crate::cluster::Net;
 use crate::env::simulated::{Process, Task, World as Environment, install};
+use crate::loglets::native;
 use crate::protocol::Chain;
+use crate::wire::messages::LogletParams;
 
 /// What to simulate.
 #[derive(Clone, Debug)]
@@ -114,6 +118,10 @@ pub(crate) struct World {
     over: AtomicBool,
     dead: AtomicU64,
     wrong: Mutex<Vec<String>>,
+    /// Whose disk was damaged last.
+    damaged: Mutex<Option<usize>>,
+    /// What of each server's chains was noted last.
+    noted: Mutex<Vec<Option<Mark>>>,
 }
 
 impl World {
@@ -138,6 +146,16 @@ impl World {
     /// Whether liveness is asked for by now.
     fn is_calm(&self) -> bool {
         self.calm.load(Ordering::Relaxed) && self.trace.now() >= self.calm_from + RECOVERY
+    }
+
+    /// When what begins now has to have come back, well or not: no call waits for ever.
+    fn limit(&self) -> tokio::time::Instant {
+        self.trace.at(self.trace.now().max(self.calm_from) + RECOVERY)
+    }
+
+    /// Whether nothing fails any more.
+    fn is_mended(&self) -> bool {
+        self.calm.load(Ordering::Relaxed)
     }
 
     fn is_over(&self) -> bool {
@@ -169,38 +187,78 @@ impl World {
         }
     }
 
-    /// A server whose disk may be damaged, if any may be.
+    /// A server whose disk may be damaged from now on, if any may be: within the budget another one
+    /// than last time only once nothing rests on what that one had.
     fn may_damage(&self, rng: &mut Rng) -> Option<usize> {
-        let damaged = (0..self.plan.nodes)
-            .filter(|at| self.nodes.with(*at, |machine| machine.damaged))
-            .collect::<Vec<_>>();
-        match damaged.first() {
-            Some(at) if !self.plan.over_budget => Some(*at),
-            _ => Some(rng.below(self.plan.nodes as u64) as usize),
+        let any = rng.below(self.plan.nodes as u64) as usize;
+        let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = match *damaged {
+            Some(at) if !self.plan.over_budget && !self.is_restored(at) => at,
+            _ => any,
+        };
+        // While one is replaced there are two of it in the cluster.
+        let allowed = self.plan.over_budget || !self.nodes.with(at, |machine| machine.replaced);
+        allowed.then(|| {
+            self.nodes.with(at, |machine| machine.damaged = true);
+            *damaged.insert(at)
+        })
+    }
+
+    /// Whether a damaged server was replaced, and no log has anything on a server that is no more.
+    fn is_restored(&self, at: usize) -> bool {
+        if self.nodes.with(at, |machine| machine.damaged) {
+            return false;
         }
+        let member = |at| self.nodes.with(at, |machine| machine.life.as_ref()?.member());
+        let there: Vec<_> = (0..self.plan.nodes).filter_map(member).collect();
+        let newest = |book: &Arc<Book>| self.chains(book).into_iter().max_by_key(|c| c.version);
+        let whole = |chain: Chain| {
+            let natives = chain.segments.iter().filter(|s| s.config.kind == native::KIND);
+            let params = natives.map(|s| LogletParams::decode_from(&s.config.params));
+            params.into_iter().all(|params| {
+                params.is_ok_and(|p| p.member_ids().all(|member| there.contains(&member)))
+            })
+        };
+        let logs = self.books.iter().filter(|book| book.kind != Kind::Embedded);
+        // While no member of the MetaStore can be asked nobody knows.
+        logs.map(newest).all(|chain| chain.is_some_and(whole))
+    }
+
+    /// What a member of the MetaStore has at the moment, unless that is what it had at `before`; and a
+    /// mark of it, to be given next time.
+    fn registers(&self, at: usize, before: Option<Mark>) -> Option<(Mark, Registers)> {
+        let life = self.nodes.with(at, |machine| machine.life.clone())?;
+        let paxos = life.node.as_ref()?.active()?.paxos.as_ref()?;
+        let mark = (life.process.number(), *paxos.applied().borrow());
+        (before != Some(mark)).then(|| (mark, paxos.registers()))
     }
 
     /// The chains of a log that members of the MetaStore have at the moment.
     fn chains(&self, book: &Book) -> Vec<Chain> {
-        let mut chains = Vec::new();
-        for at in 0..self.plan.nodes {
-            let node = self.nodes.with(at, |machine| machine.life.as_ref()?.node.clone());
-            let Some(node) = node else { continue };
-            let paxos = node.active().and_then(|active| active.paxos.as_ref());
-            let Some(registers) = paxos.map(|paxos| paxos.registers()) else { continue };
-            let value = registers.iter().find(|(name, _)| *name == book.name);
-            let value = value.and_then(|(_, register)| register.value.clone());
-            chains.extend(value.and_then(|value| Chain::decode(&value).ok()));
-        }
-        chains
+        let all = (0..self.plan.nodes).filter_map(|at| self.registers(at, None));
+        all.filter_map(|(_, registers)| chain_of(&registers, book)).collect()
     }
 
-    /// Keeps those of all logs.
+    /// Keeps those of all logs that are new.
     fn note_chains(&self) {
-        for book in &self.books {
-            self.chains(book).iter().for_each(|chain| book.chain(chain));
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        noted.resize(self.plan.nodes, None);
+        for (at, before) in noted.iter_mut().enumerate() {
+            let Some((mark, registers)) = self.registers(at, *before) else { continue };
+            *before = Some(mark);
+            for book in &self.books {
+                chain_of(&registers, book).iter().for_each(|chain| book.chain(chain));
+            }
         }
     }
+}
+
+/// A process, and how many instances it had applied.
+type Mark = (u32, u64);
+
+fn chain_of(registers: &Registers, book: &Book) -> Option<Chain> {
+    let (_, register) = registers.iter().find(|(name, _)| *name == book.name)?;
+    Chain::decode(register.value.as_ref()?).ok()
 }
 
 /// Simulates a seed. Blocks until it is done; one simulation at a time on a thread.
@@ -280,6 +338,8 @@ async fn simulate(options: &Options, plan: Plan, rng: &mut Rng) -> (Arc<Trace>, 
         over: AtomicBool::new(false),
         dead: AtomicU64::new(0),
         wrong: Mutex::default(),
+        damaged: Mutex::default(),
+        noted: Mutex::default(),
     });
     begin(&world).await;
     world.nodes.wires.set_weather(world.plan.weather.clone());
@@ -322,12 +382,14 @@ async fn calm_down(world: &Arc<World>, rng: &mut Rng) {
     tokio::time::sleep(Duration::from_millis(10)).await;
     world.trace.say(format_args!("calm"));
     let plan = &world.plan;
+    let any = rng.chance(50).then(|| rng.below(plan.nodes as u64) as usize);
     let lost = (0..plan.nodes).find(|at| world.nodes.with(*at, |m| m.damaged || m.lost.is_some()));
-    let alone = plan.loglets.contains(&"native:1");
+    let damaged = *world.damaged.lock().unwrap_or_else(PoisonError::into_inner);
     let dead = match lost {
-        Some(at) => rng.chance(50).then_some(at),
-        None if alone => None,
-        None => rng.chance(50).then(|| rng.below(plan.nodes as u64) as usize),
+        // While one is replaced there are two of it, of which the former one is dead.
+        Some(at) => any.map(|_| at).filter(|at| !world.nodes.with(*at, |m| m.replaced)),
+        None if damaged.is_some_and(|at| !world.is_restored(at)) => None,
+        None => any.filter(|_| !plan.loglets.contains(&"native:1")),
     };
     world.nodes.wires.mend();
     world.nodes.wires.set_weather(plan.calm());

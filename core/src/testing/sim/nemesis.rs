@@ -1,8 +1,8 @@
 //! What goes wrong, and when: draws faults from the plan, lets each of them pass again, starts what
 //! ended, and does as operator what an operator would.
 //!
-//! The fault budget: within it only one server's disk is ever damaged, which replication makes up for,
-//! so that every loss is a bug. A damaged server that does not start any more is replaced: taken out
+//! The fault budget: within it only one server's disk is damaged at a time, which replication makes up
+//! for, so that every loss is a bug. A damaged server that does not start any more is replaced: taken out
 //! of the cluster, and begun anew on an empty disk.
 
 use std::path::Path;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::World;
 use super::clients;
-use super::nodes::{End, Nodes, crash, host};
+use super::nodes::{End, Machine, Nodes, crash, host};
 use super::plan::Fault;
 use crate::cluster::Net;
 use crate::env::simulated::{Process, Task};
@@ -21,6 +21,8 @@ use crate::testing::simdisk::{BadWrite, SimDisk};
 
 /// Before a server that ended is started again, in milliseconds, at most.
 const RESTART: u64 = 4000;
+/// Between two looks at what servers remember, in milliseconds.
+const LOOK: u64 = 1000;
 
 /// Does one fault after the other until the first phase is over.
 pub(super) async fn run(world: Arc<World>, mut rng: Rng) {
@@ -58,6 +60,12 @@ impl Nemesis {
         self.world.trace.say(format_args!("{}: {on:?}", fault.name()));
     }
 
+    /// Whether a server is about to join in place of another one: if it forgets that it was taken in,
+    /// the cluster has two members that are not there, and with few nodes no majority to start with.
+    fn spared(&self, at: usize) -> bool {
+        self.world.nodes.with(at, |machine| machine.replaced)
+    }
+
     /// How long it lasts.
     async fn last(&mut self, most: u64) {
         let most = most.min(self.world.until_calm());
@@ -85,7 +93,7 @@ impl Nemesis {
 
     async fn end_one(&mut self, fault: Fault) {
         let at = self.node();
-        if !self.world.nodes.is_up(at) {
+        if !self.world.nodes.is_up(at) || self.spared(at) {
             return;
         }
         self.did(fault, at + 1);
@@ -98,7 +106,7 @@ impl Nemesis {
     async fn end_all(&mut self, fault: Fault) {
         self.did(fault, ());
         let how = if fault == Fault::KillAll { End::Kill } else { End::Power };
-        for at in 0..self.world.plan.nodes {
+        for at in (0..self.world.plan.nodes).filter(|at| !self.spared(*at)) {
             self.world.nodes.end(at, how);
         }
         for at in 0..self.world.plan.nodes {
@@ -112,7 +120,7 @@ impl Nemesis {
         let stop = self.world.nodes.with(at, |machine| {
             machine.life.as_ref().filter(|life| life.node.is_some()).map(|life| life.stop.clone())
         });
-        if let Some(stop) = stop {
+        if let Some(stop) = stop.filter(|_| !self.spared(at)) {
             self.did(Fault::Stop, at + 1);
             stop.notify_one();
         }
@@ -187,6 +195,9 @@ impl Nemesis {
     async fn trouble(&mut self, fault: Fault) {
         let servers = self.world.plan.nodes;
         let at = self.rng.below((servers + self.world.clients()) as u64) as usize;
+        if at < servers && self.spared(at) {
+            return;
+        }
         let disk = match at < servers {
             true => self.world.nodes.with(at, |machine| machine.disk.clone()),
             false => self.world.client(at - servers, |machine| machine.disk.clone()),
@@ -221,14 +232,14 @@ impl Nemesis {
                 let image = world.nodes.with(at, |machine| machine.disk.crash(|_| true));
                 world.nodes.with(at, |machine| machine.image = Some(image));
                 self.last(8000).await;
-                world.nodes.end(at, End::Power);
-                let image = world.nodes.with(at, |machine| machine.image.take());
-                let Some(image) = image else { return };
-                self.did(fault, at + 1);
-                world.nodes.with(at, |machine| {
-                    machine.disk = image;
-                    machine.damaged = true;
+                // Once it is replaced this is the image of another server.
+                let image = world.nodes.with(at, |machine| {
+                    machine.image.take().filter(|_| machine.damaged && !machine.replaced)
                 });
+                let Some(image) = image else { return };
+                world.nodes.end(at, End::Power);
+                self.did(fault, at + 1);
+                world.nodes.with(at, |machine| machine.disk = image);
             }
             Fault::Wipe => {
                 world.nodes.end(at, End::Power);
@@ -236,7 +247,6 @@ impl Nemesis {
                 let empty = Error::new(ErrorCode::DataLoss, "the disk is empty");
                 world.nodes.with(at, |machine| {
                     machine.disk = SimDisk::new();
-                    machine.damaged = true;
                     machine.lost = Some(empty);
                 });
                 // One that knows of no cluster has to stay away from it.
@@ -246,26 +256,24 @@ impl Nemesis {
                 if running && self.rng.chance(50) {
                     world.nodes.end(at, End::Power);
                 }
-                let disk = world.nodes.with(at, |machine| {
-                    machine.damaged = true;
-                    machine.disk.clone()
-                });
-                for _ in 0..1 + self.rng.below(3) {
+                let disk = world.nodes.with(at, |machine| machine.disk.clone());
+                for _ in 0..1 + self.rng.below(8) {
                     let files = Nodes::files(&disk);
                     if files.is_empty() {
                         return;
                     }
                     let (path, len) = &files[self.rng.below(files.len() as u64) as usize];
-                    let bit = self.rng.below(len * 8);
+                    let bytes = disk.content(path).unwrap_or_default();
+                    // Rather where something was written: much of a journal is zero.
+                    let tries: Vec<u64> = (0..64).map(|_| self.rng.below(len * 8)).collect();
+                    let written = |bit: &&u64| bytes.get((**bit / 8) as usize) != Some(&0);
+                    let bit = *tries.iter().find(written).unwrap_or(&tries[0]);
                     self.did(fault, (at + 1, path, bit));
                     disk.flip(path, bit);
                 }
             }
             _ => {
-                let disk = world.nodes.with(at, |machine| {
-                    machine.damaged = true;
-                    machine.disk.clone()
-                });
+                let disk = world.nodes.with(at, |machine| machine.disk.clone());
                 let bad = match self.rng.below(3) {
                     0 => BadWrite::Lost,
                     1 => BadWrite::Shifted(512 * (1 + self.rng.below(8)) as i64),
@@ -298,7 +306,10 @@ pub(super) fn end_client(
 
 /// Starts again what ended by itself, and replaces servers whose disks are lost, for ever.
 pub(super) async fn supervise(world: Arc<World>, mut rng: Rng) {
+    let mut looked = 0;
     loop {
+        let look = world.trace.now() >= looked + LOOK;
+        looked = if look { world.trace.now() } else { looked };
         let _ =
             tokio::time::timeout(Duration::from_millis(250), world.nodes.failed.notified()).await;
         for at in world.nodes.look_after() {
@@ -311,10 +322,15 @@ pub(super) async fn supervise(world: Arc<World>, mut rng: Rng) {
         }
         for at in 0..world.plan.nodes {
             let lost = world.nodes.with(at, |machine| machine.lost.is_some() && !machine.replaced);
+            if let Some(error) = world.nodes.with(at, Machine::lost_by_itself) {
+                let node = at + 1;
+                world
+                    .complain(format!("I14: nothing damaged the disk of node {node}, and {error}"));
+            }
             if lost && rng.chance(10) {
                 replace(&world, at);
             }
-            if let Err(wrong) = world.nodes.check_memory(at) {
+            if look && let Err(wrong) = world.nodes.check_memory(at) {
                 world.complain(wrong);
             }
         }

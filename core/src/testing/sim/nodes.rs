@@ -14,6 +14,7 @@ use super::mistakes::Mistake;
 use super::plan::Plan;
 use super::trace::Trace;
 use super::wires::{Host, Wires};
+use crate::cluster::MemberId;
 use crate::env;
 use crate::env::simulated::{Process, Task};
 use crate::error::{Error, ErrorCode};
@@ -76,6 +77,25 @@ pub(super) struct Life {
     pub(super) storage: Option<Arc<Storage>>,
     /// Why it ended by itself; `None` inside: as it was told to.
     pub(super) ended: Option<Option<Error>>,
+}
+
+impl Machine {
+    /// What its server says of its disk, if that was not damaged; from now on it counts as damaged.
+    pub(super) fn lost_by_itself(&mut self) -> Option<Error> {
+        let lost =
+            |error: &&Error| matches!(error.code(), ErrorCode::DataLoss | ErrorCode::Corrupt);
+        let lost = self.lost.as_ref().filter(lost).filter(|_| !self.damaged).cloned();
+        self.damaged |= lost.is_some();
+        lost
+    }
+}
+
+impl Life {
+    /// As what it is known in its cluster.
+    pub(super) fn member(&self) -> Option<MemberId> {
+        let storage = self.storage.as_ref()?;
+        Some((storage.identity()?.node, storage.storage_id()))
+    }
 }
 
 /// How a process ends.

@@ -99,6 +99,8 @@ pub(super) struct Plan {
     pub(super) logs: Vec<Kind>,
     /// Clients of each log.
     pub(super) clients: usize,
+    /// How many use one client's handle at once.
+    pub(super) users: usize,
     pub(super) weather: Weather,
     pub(super) faults: Vec<Fault>,
     /// Between two faults, in milliseconds, at most.
@@ -171,6 +173,7 @@ impl Plan {
             nodes,
             logs,
             clients: 1 + rng.below(3) as usize,
+            users: one_of(rng, &[1, 1, 3]),
             weather,
             faults,
             fault_pause: one_of(rng, &[500, 2000, 5000, 12_000]),

@@ -56,6 +56,9 @@ struct State {
     hosts: BTreeMap<Host, Machine>,
     addresses: BTreeMap<String, Host>,
     connections: BTreeMap<u64, Connection>,
+    /// Connections that are over. What they hold may be the last of a server, whose end answers
+    /// calls: it is dropped when this is not locked.
+    over: Vec<Connection>,
     next_connection: u64,
     queue: BTreeMap<(u64, u64), Event>,
     next_event: u64,
@@ -166,6 +169,7 @@ impl Wires {
             hosts: BTreeMap::new(),
             addresses: BTreeMap::new(),
             connections: BTreeMap::new(),
+            over: Vec::new(),
             next_connection: 1,
             queue: BTreeMap::new(),
             next_event: 0,
@@ -183,10 +187,12 @@ impl Wires {
     /// A machine with an address.
     pub(super) fn add(&self, host: Host, address: Option<&str>) {
         let mut state = self.state();
-        state.hosts.insert(host, Machine::default());
+        let before = state.hosts.insert(host, Machine::default());
         if let Some(address) = address {
             state.addresses.insert(address.to_owned(), host);
         }
+        drop(state);
+        drop(before);
     }
 
     /// Links for a process.
@@ -196,7 +202,7 @@ impl Wires {
         process: &Arc<Process>,
         myself: Myself,
     ) -> Arc<dyn Transport> {
-        Arc::new(SimTransport::new(self.clone(), host, process.clone(), myself))
+        Arc::new(SimTransport::new(Arc::downgrade(self), host, process.clone(), myself))
     }
 
     /// A server listens.
@@ -204,7 +210,9 @@ impl Wires {
         let mut state = self.state();
         let machine = state.hosts.entry(host).or_default();
         machine.dark = false;
-        machine.server = Some((process.clone(), handler));
+        let before = machine.server.replace((process.clone(), handler));
+        drop(state);
+        drop(before);
     }
 
     pub(super) fn set_weather(&self, weather: Weather) {
@@ -214,12 +222,12 @@ impl Wires {
     /// A process ended. `dark`: its machine lost power, so nobody is told.
     pub(super) fn ended(&self, host: Host, process: &Arc<Process>, dark: bool) {
         let now = self.trace.now();
-        let mut state = self.state();
-        let state = &mut *state;
-        if let Some(machine) = state.hosts.get_mut(&host) {
-            machine.server = None;
+        let mut locked = self.state();
+        let state = &mut *locked;
+        let server = state.hosts.get_mut(&host).and_then(|machine| {
             machine.dark = dark;
-        }
+            machine.server.take()
+        });
         state.inbox.remove(&process.number());
         let ours = |other: &Arc<Process>| Arc::ptr_eq(other, process);
         let mut ends = Vec::new();
@@ -240,6 +248,8 @@ impl Wires {
                 state.send(now, id, end);
             }
         }
+        drop(locked);
+        process.enter(|| drop(server));
         self.wake.notify_one();
     }
 
@@ -433,7 +443,9 @@ impl Wires {
             format!("{:>3} → {:<3} #{id} {} {}", path.0, path.1, kind.1, told(&event.what))
         });
         let (act, at) = state.take(self.trace.now(), event);
+        let over = std::mem::take(&mut state.over);
         drop(state);
+        over.into_iter().for_each(Connection::forget);
         if let Some(process) = at {
             process.enter(|| self.carry_out(id, act));
         }
@@ -458,9 +470,9 @@ impl Wires {
             }
             Act::Ask((_, handler), caller, mut bytes) => {
                 let (call, packet) = decode(&mut bytes);
-                let wires = self.clone();
+                let wires = Arc::downgrade(self);
                 let answer = Answer::new(move |packet| {
-                    if call != 0 {
+                    if let Some(wires) = wires.upgrade().filter(|_| call != 0) {
                         wires.answer(id, call, &packet);
                     }
                 });
@@ -503,6 +515,15 @@ impl Wires {
 }
 
 impl Connection {
+    /// Lets go of everything, each thing where it belongs.
+    fn forget(self) {
+        let client = self.from.1.clone();
+        if let Some(((process, handler), caller)) = self.server {
+            process.enter(|| drop((handler, caller)));
+        }
+        client.enter(|| drop(self.calls));
+    }
+
     /// One that is over, with a call that is to be told so.
     fn orphan(done: Done) -> Connection {
         let process = crate::env::simulated::here().expect("calls come from a process");
@@ -624,7 +645,7 @@ impl State {
 
     fn tidy(&mut self, id: u64) {
         if self.connections.get(&id).is_some_and(|c| !c.client_open && !c.server_open) {
-            self.connections.remove(&id);
+            self.over.extend(self.connections.remove(&id));
         }
     }
 }
