@@ -39,7 +39,7 @@ pub use logging::{LOG_VARIABLE, LogBatch, LogLevel, LogRecord, drain_logs, start
 pub use op::Op;
 pub use pipeline::Pipeline;
 pub use programs::{BIN_DIR_VARIABLE, find_program};
-pub use queue::{CompletionQueue, Done, HostWaker};
+pub use queue::{CompletionQueue, Done, HostWaker, SocketWaker};
 pub use reader::{Batch, Reader};
 pub use relocation::{Relocation, Step};
 pub use server::{Server, drain, init, nodes, remove};

@@ -12,9 +12,12 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
+use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
+
+use virtuallog::ErrorCode;
 
 use crate::error::{Error, Result};
 use crate::op::Op;
@@ -25,6 +28,41 @@ use crate::per_process::PerProcess;
 pub trait HostWaker: Send + Sync {
     /// Wakes the host.
     fn wake(&self);
+}
+
+/// Wakes a host that watches the other end of a socket: there is a byte in it while there may be something
+/// to drain. The host reads the bytes off before it drains.
+#[derive(Clone, Debug)]
+pub struct SocketWaker(Arc<UnixStream>);
+
+impl SocketWaker {
+    /// A waker, and the host's end. Both ends never block.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` when the process has no descriptors left.
+    pub fn pair() -> Result<(Self, UnixStream)> {
+        let pair = || {
+            let (waker, host) = UnixStream::pair()?;
+            waker.set_nonblocking(true)?;
+            host.set_nonblocking(true)?;
+            Ok((waker, host))
+        };
+        let (waker, host) = pair().map_err(|error: std::io::Error| {
+            Error::new(ErrorCode::Unavailable, format!("cannot make a pair of sockets: {error}"))
+        })?;
+        Ok((Self(Arc::new(waker)), host))
+    }
+}
+
+impl HostWaker for SocketWaker {
+    fn wake(&self) {
+        // A full socket has woken the host already; a closed one has none to wake, and must not be a
+        // signal, which would end a host that does not ignore it.
+        #[cfg(target_vendor = "apple")]
+        let _ = std::io::Write::write(&mut &*self.0, &[0]);
+        #[cfg(not(target_vendor = "apple"))]
+        let _ = rustix::net::send(&*self.0, &[0], rustix::net::SendFlags::NOSIGNAL);
+    }
 }
 
 /// What a drain found: each answered tag with its outcome.

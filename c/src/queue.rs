@@ -4,7 +4,7 @@
 //! thread of the library ever runs the program's code, and results are written by the thread that takes
 //! them.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use virtuallog_bindings::{CompletionQueue, Error, ErrorCode, HostWaker, Op, Result};
+use virtuallog_bindings::{CompletionQueue, Error, ErrorCode, HostWaker, Op, Result, SocketWaker};
 
 use crate::call::{Cross, Landing, Out};
 use crate::error::{guarded, status, tell};
@@ -26,8 +26,8 @@ pub struct Queue {
     /// The program's end. The other one is the waker's, and stays open as long as any operation could
     /// use it: so a byte never goes to a descriptor that means something else by then.
     socket: UnixStream,
-    /// The waker's end, for what this side has to say to itself.
-    waker: UnixStream,
+    /// For what this side has to say to itself.
+    waker: SocketWaker,
     closed: AtomicBool,
 }
 
@@ -35,15 +35,6 @@ pub struct Queue {
 struct Delivery {
     context: u64,
     outcome: Result<Landing>,
-}
-
-struct SocketWaker(UnixStream);
-
-impl HostWaker for SocketWaker {
-    fn wake(&self) {
-        // A full socket has woken the program already; a closed one has none to wake.
-        let _ = (&self.0).write(&[0]);
-    }
 }
 
 impl Held for Queue {
@@ -65,18 +56,8 @@ impl Queue {
     }
 
     fn new() -> Result<Self> {
-        let pair = || {
-            let (socket, waker) = UnixStream::pair()?;
-            socket.set_nonblocking(true)?;
-            waker.set_nonblocking(true)?;
-            let second = waker.try_clone()?;
-            Ok((socket, waker, second))
-        };
-        let (socket, waker, second) = pair().map_err(|error: std::io::Error| {
-            let message = format!("cannot make the queue's descriptors: {error}");
-            Error::new(ErrorCode::Unavailable, message)
-        })?;
-        let queue = CompletionQueue::new(SocketWaker(second));
+        let (waker, socket) = SocketWaker::pair()?;
+        let queue = CompletionQueue::new(waker.clone());
         Ok(Self { queue, socket, waker, closed: AtomicBool::new(false) })
     }
 
@@ -92,9 +73,8 @@ impl Queue {
     }
 
     /// Fills `room` from its start with what was answered, and gives how many that was: 0 when the time
-    /// is over. `None`: no deadline.
-    fn next(&self, room: &mut [vlog_completion], timeout: Option<Duration>) -> Result<usize> {
-        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    /// is over.
+    fn next(&self, room: &mut [vlog_completion], deadline: Deadline) -> Result<usize> {
         loop {
             if self.closed.load(Ordering::Acquire) {
                 return Err(Error::new(ErrorCode::Closed, "this queue is closed: make another"));
@@ -103,7 +83,7 @@ impl Queue {
             let _ = (&self.socket).read(&mut [0; 16]);
             let done = self.queue.drain(room.len())?;
             if done.more {
-                let _ = (&self.waker).write(&[0]);
+                self.waker.wake();
             }
             if !done.outcomes.is_empty() {
                 let count = done.outcomes.len();
@@ -112,24 +92,52 @@ impl Queue {
                 }
                 return Ok(count);
             }
-            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-            if left == Some(Duration::ZERO) {
+            if deadline.is_over() {
                 return Ok(0);
             }
-            self.wait(left)?;
+            wait(&self.socket, deadline)?;
+        }
+    }
+}
+
+/// Until when a thread waits on a descriptor. `None`: for ever.
+#[derive(Clone, Copy)]
+pub(crate) struct Deadline(Option<Instant>);
+
+impl Deadline {
+    /// In so many milliseconds: 0 is over at once, `VLOG_FOREVER` never is.
+    ///
+    /// # Errors
+    /// `INVALID` for any other negative number.
+    pub(crate) fn after(timeout_ms: i64) -> Result<Self> {
+        match u64::try_from(timeout_ms) {
+            Ok(ms) => Ok(Self(Instant::now().checked_add(Duration::from_millis(ms)))),
+            Err(_) if timeout_ms == VLOG_FOREVER => Ok(Self(None)),
+            Err(_) => {
+                Err(Error::invalid(format!("a timeout of {timeout_ms} ms: write VLOG_FOREVER")))
+            }
         }
     }
 
-    fn wait(&self, left: Option<Duration>) -> Result<()> {
-        let left = left.map(|left| Timespec {
-            tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
-            tv_nsec: left.subsec_nanos().into(),
-        });
-        match poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], left.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(errno) => {
-                Err(Error::new(ErrorCode::Internal, format!("cannot wait on the queue: {errno}")))
-            }
+    fn left(self) -> Option<Duration> {
+        self.0.map(|until| until.saturating_duration_since(Instant::now()))
+    }
+
+    pub(crate) fn is_over(self) -> bool {
+        self.left() == Some(Duration::ZERO)
+    }
+}
+
+/// Waits until the socket can be read, the deadline is over, or a signal came.
+pub(crate) fn wait(socket: &UnixStream, deadline: Deadline) -> Result<()> {
+    let left = deadline.left().map(|left| Timespec {
+        tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
+        tv_nsec: left.subsec_nanos().into(),
+    });
+    match poll(&mut [PollFd::new(socket, PollFlags::IN)], left.as_ref()) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(errno) => {
+            Err(Error::new(ErrorCode::Internal, format!("cannot wait on the queue: {errno}")))
         }
     }
 }
@@ -214,20 +222,12 @@ pub unsafe extern "C" fn vlog_queue_next(
         }
         // SAFETY: not null; written before anything else can fail, so that it always says something.
         unsafe { count.write(0) };
-        let timeout = match u64::try_from(timeout_ms) {
-            Ok(milliseconds) => Some(Duration::from_millis(milliseconds)),
-            Err(_) if timeout_ms == VLOG_FOREVER => None,
-            Err(_) => {
-                return Err(Error::invalid(format!(
-                    "a timeout of {timeout_ms} ms: write VLOG_FOREVER"
-                )));
-            }
-        };
+        let deadline = Deadline::after(timeout_ms)?;
         let queue = handles::get::<Queue>(queue)?;
         // SAFETY: the caller's word that there is room for `max`. They are plain data: whatever is in
         // there is overwritten and never looked at.
         let room = unsafe { std::slice::from_raw_parts_mut(completions, max) };
-        let taken = queue.next(room, timeout)?;
+        let taken = queue.next(room, deadline)?;
         // SAFETY: not null.
         unsafe { count.write(taken) };
         Ok(())

@@ -5,10 +5,9 @@ use std::os::unix::net::UnixStream;
 
 use pyo3::prelude::*;
 use virtuallog_bindings as facade;
-use virtuallog_bindings::LogLevel;
+use virtuallog_bindings::{LogLevel, SocketWaker};
 
 use crate::errors::exception;
-use crate::queue::SocketWaker;
 
 /// Reports to be taken.
 #[pyclass(frozen, module = "virtuallog._native")]
@@ -20,9 +19,9 @@ impl Logs {
     #[new]
     fn new(py: Python<'_>, level: &str) -> PyResult<Self> {
         let level: LogLevel = level.parse().map_err(|error| exception(py, error))?;
-        let (socket, waker) = UnixStream::pair()?;
-        waker.set_nonblocking(true)?;
-        facade::start_logs(level, SocketWaker(waker));
+        let (waker, socket) = SocketWaker::pair().map_err(|error| exception(py, error))?;
+        socket.set_nonblocking(false)?;
+        facade::start_logs(level, waker);
         Ok(Self(socket))
     }
 

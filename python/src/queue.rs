@@ -1,13 +1,13 @@
 //! An event loop's completion queue: a socket that becomes readable when there is something to
 //! drain.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
 use pyo3::prelude::*;
 use pyo3::types::PyList;
-use virtuallog_bindings::{CompletionQueue, HostWaker};
+use virtuallog_bindings::{CompletionQueue, SocketWaker};
 
 use crate::convert;
 use crate::errors::exception;
@@ -26,25 +26,14 @@ pub(crate) struct Queue {
     waited_on: bool,
 }
 
-/// Wakes whoever waits on the other end.
-pub(crate) struct SocketWaker(pub(crate) UnixStream);
-
-impl HostWaker for SocketWaker {
-    fn wake(&self) {
-        // A full socket has woken the loop already; a closed one has no loop to wake.
-        let _ = (&self.0).write(&[0]);
-    }
-}
-
 #[pymethods]
 impl Queue {
     /// `waited_on`: a thread will call `wait`, because the loop cannot watch a descriptor.
     #[new]
-    fn new(waited_on: bool) -> PyResult<Self> {
-        let (socket, waker) = UnixStream::pair()?;
+    fn new(py: Python<'_>, waited_on: bool) -> PyResult<Self> {
+        let (waker, socket) = SocketWaker::pair().map_err(|error| exception(py, error))?;
         socket.set_nonblocking(!waited_on)?;
-        waker.set_nonblocking(true)?;
-        Ok(Self { queue: CompletionQueue::new(SocketWaker(waker)), socket, waited_on })
+        Ok(Self { queue: CompletionQueue::new(waker), socket, waited_on })
     }
 
     /// The descriptor to watch for reading.
