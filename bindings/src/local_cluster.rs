@@ -16,18 +16,23 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde::Deserialize;
 use tempfile::TempDir;
 use virtuallog::{ErrorCode, server};
 
 use crate::error::{Error, Result};
-use crate::log::{Timeout, or_default};
+use crate::log::Timeout;
 use crate::op::Op;
 use crate::per_process::PerProcess;
 use crate::programs::find_program;
 
 const DAEMON: &str = "virtuallogd";
+/// Most nodes of a cluster on one machine.
+const NODES_MAX: u32 = 64;
+/// How long nodes may take to start, unless it is said otherwise: tests run where everything is busy.
+const START_MAX: Duration = Duration::from_secs(60);
 const ANY_ADDRESS: &str = "127.0.0.1:0";
 
 /// A running cluster. Methods may be called from any thread. Dropping it kills its nodes.
@@ -73,22 +78,27 @@ struct ReadyLine {
 }
 
 impl LocalCluster {
-    /// Starts so many nodes (from 1 on) in `directory`, or in a temporary one that is removed again, with
-    /// the program `virtuallogd` that [`find_program`] finds for the folder `packaged`, and makes a cluster
-    /// of them. Up when it answers.
+    /// Starts so many nodes (1 to 64) in `directory`, or in a temporary one that is removed again, with the
+    /// program `virtuallogd` that [`find_program`] finds in the folders `packaged`, and makes a cluster of
+    /// them. Up when it answers.
     pub fn start(
         nodes: u32,
         directory: Option<PathBuf>,
-        packaged: PathBuf,
+        packaged: Vec<PathBuf>,
         timeout: Timeout,
     ) -> Op<LocalCluster> {
-        Op::spawn(limited(timeout, "start", async move {
-            if nodes == 0 {
-                return Err(Error::invalid("a cluster has at least one node: ask for 1"));
+        Op::spawn(limited(timeout, async move {
+            if !(1..=NODES_MAX).contains(&nodes) {
+                let range = format!("ask for 1 to {NODES_MAX}");
+                return Err(Error::invalid(format!("a cluster of {nodes} nodes: {range}")));
             }
             let program = find_program(DAEMON, &packaged)?;
             let (directory, temporary) = match directory {
-                Some(directory) => (directory, None),
+                Some(directory) => {
+                    let made = std::path::absolute(directory)
+                        .and_then(|path| std::fs::create_dir_all(&path).map(|()| path));
+                    (made.map_err(|error| system("cannot make the directory", &error))?, None)
+                }
                 None => {
                     let made = TempDir::with_prefix("virtuallog-");
                     let made = made.map_err(|error| system("cannot make a directory", &error))?;
@@ -133,30 +143,34 @@ impl LocalCluster {
         Ok((1..).zip(&cluster.addresses).map(node).collect())
     }
 
-    /// Kills nodes, each of which runs.
-    ///
-    /// # Errors
-    /// `INVALID` when one does not run; `CLOSED` in a child of `fork`.
-    pub fn stop_nodes(&self, nodes: &[u32]) -> Result<()> {
-        let mut running = lock(&self.core.get()?.nodes);
-        for node in nodes {
-            if running.remove(node).is_none() {
+    /// Kills nodes, all of which run; they are gone when it answers. `INVALID`, and none is killed, when
+    /// one of them does not run.
+    pub fn stop_nodes(&self, nodes: Vec<u32>) -> Op<()> {
+        let cluster = match self.core.get() {
+            Ok(cluster) => cluster.clone(),
+            Err(error) => return Op::failed(error),
+        };
+        blocking(move || {
+            let mut running = lock(&cluster.nodes);
+            if let Some(node) = nodes.iter().find(|node| !running.contains_key(node)) {
                 let there: Vec<_> = running.keys().collect();
-                return Err(Error::invalid(format!(
-                    "node {node} does not run: there are {there:?}"
-                )));
+                let message = format!("node {node} does not run: there are {there:?}");
+                return Err(Error::invalid(message));
             }
-        }
-        Ok(())
+            for node in &nodes {
+                drop(running.remove(node));
+            }
+            Ok(())
+        })
     }
 
     /// Starts nodes that were stopped, on their directories and addresses. They are up when it answers.
     pub fn start_nodes(&self, nodes: Vec<u32>, timeout: Timeout) -> Op<()> {
         let cluster = match self.core.get() {
             Ok(cluster) => cluster.clone(),
-            Err(error) => return Op::ready(Err(error)),
+            Err(error) => return Op::failed(error),
         };
-        Op::spawn(limited(timeout, "start", async move {
+        Op::spawn(limited(timeout, async move {
             for node in &nodes {
                 let known = (1..=cluster.addresses.len()).contains(&(*node as usize));
                 if !known || lock(&cluster.nodes).contains_key(node) {
@@ -167,12 +181,15 @@ impl LocalCluster {
         }))
     }
 
-    /// Kills all nodes, and removes what was temporary. Idempotent.
-    pub fn close(&self) {
-        if let Ok(cluster) = self.core.get() {
+    /// Kills all nodes, and removes what was temporary; dropping does it too. Idempotent.
+    pub fn close(&self) -> Op<()> {
+        // In a child of `fork` they are the parent's.
+        let Ok(cluster) = self.core.get().cloned() else { return Op::ready(Ok(())) };
+        blocking(move || {
             lock(&cluster.nodes).clear();
             drop(lock(&cluster.temporary).take());
-        }
+            Ok(())
+        })
     }
 }
 
@@ -259,17 +276,20 @@ impl Drop for Node {
     }
 }
 
-async fn limited<T>(
-    timeout: Timeout,
-    what: &str,
-    call: impl Future<Output = Result<T>>,
-) -> Result<T> {
-    match or_default(timeout) {
-        None => call.await,
-        Some(timeout) => {
-            tokio::time::timeout(timeout, call).await.unwrap_or_else(|_| Err(Error::deadline(what)))
-        }
-    }
+/// What waits for the system to end processes, on a thread that may.
+fn blocking(work: impl FnOnce() -> Result<()> + Send + 'static) -> Op<()> {
+    Op::spawn(async {
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(Error::closed("cluster")))
+    })
+}
+
+async fn limited<T>(timeout: Timeout, call: impl Future<Output = Result<T>>) -> Result<T> {
+    let timeout = match timeout {
+        Timeout::Never => return call.await,
+        Timeout::Default => START_MAX,
+        Timeout::After(timeout) => timeout,
+    };
+    tokio::time::timeout(timeout, call).await.unwrap_or_else(|_| Err(Error::deadline("start")))
 }
 
 fn system(what: &str, error: &std::io::Error) -> Error {

@@ -16,22 +16,26 @@ use crate::error::{Error, Result};
 /// Names the folder that the programs are in, before all other places.
 pub const BIN_DIR_VARIABLE: &str = "VIRTUALLOG_BIN_DIR";
 
-/// The path of the program `name`: in the folder that `VIRTUALLOG_BIN_DIR` names, or else in `packaged`,
-/// the package's own, or else in the target folder of the checkout that `packaged` lies in.
+/// The path of the program `name`: in the folder that `VIRTUALLOG_BIN_DIR` names, or else in the first of
+/// `packaged`, the folders that the package puts it in, or else in the target folder of the checkout that
+/// the first of them lies in.
 ///
 /// # Errors
 /// `NOT_FOUND`, with the places where it may be put; `INCOMPATIBLE` when it is of another version.
-pub fn find_program(name: &str, packaged: &Path) -> Result<PathBuf> {
+pub fn find_program(name: &str, packaged: &[PathBuf]) -> Result<PathBuf> {
+    let within = |folder: &Path| Some(folder.join(name)).filter(|path| path.is_file());
     let path = match std::env::var_os(BIN_DIR_VARIABLE).filter(|folder| !folder.is_empty()) {
-        Some(folder) => Some(Path::new(&folder).join(name)),
-        None => Some(packaged.join(name))
-            .filter(|path| path.is_file())
-            .or_else(|| built(name, packaged)),
+        Some(folder) => within(Path::new(&folder)),
+        None => packaged
+            .iter()
+            .find_map(|folder| within(folder))
+            .or_else(|| built(name, packaged.first()?)),
     };
-    let path = path.filter(|path| path.is_file()).ok_or_else(|| {
-        let packaged = packaged.display();
+    let path = path.ok_or_else(|| {
+        let packaged: Vec<_> = packaged.iter().map(|folder| format!("`{}`", folder.display())).collect();
+        let packaged = packaged.join(", ");
         let message = format!(
-            "there is no `{name}` in `{packaged}`: install the package, which has it, or build it with \
+            "there is no `{name}` in {packaged}: install the package, which has it, or build it with \
              `cargo build --release -p virtuallog-server`, or name its folder in `{BIN_DIR_VARIABLE}`"
         );
         Error::new(ErrorCode::NotFound, message)
@@ -86,14 +90,16 @@ mod tests {
     #[test]
     fn a_program_is_found_in_the_package_and_only_of_our_version() {
         let folder = tempfile::tempdir().expect("a directory");
-        let missing = find_program("virtuallogd", folder.path()).expect_err("none is there");
+        let places = [folder.path().join("nowhere"), folder.path().to_owned()];
+        let find = || find_program("virtuallogd", &places);
+        let missing = find().expect_err("none is there");
         assert_eq!(missing.code, ErrorCode::NotFound);
         assert!(missing.message.contains(BIN_DIR_VARIABLE), "{missing}");
         script(folder.path(), concat!("echo virtuallogd ", env!("CARGO_PKG_VERSION")));
-        let found = find_program("virtuallogd", folder.path()).expect("it is there");
+        let found = find().expect("it is there");
         assert_eq!(found, folder.path().join("virtuallogd"));
         script(folder.path(), "echo virtuallogd 99.0.0");
-        let other = find_program("virtuallogd", folder.path()).expect_err("another version");
+        let other = find().expect_err("another version");
         assert_eq!(other.code, ErrorCode::Incompatible);
         assert!(other.message.contains("99.0.0"), "{other}");
     }

@@ -84,7 +84,6 @@ const NAMED_PLACES: &[(&str, &[&str], &[&str])] = &[
         &[
             "core/sim/src/main.rs",
             "core/src/server/batch_thread.rs",
-            "c/src/local_cluster.rs",
             "core/src/storage/mod.rs",
             "core/src/store.rs",
             "servers/src/commands/append.rs",
@@ -129,7 +128,6 @@ const NAMED_PLACES: &[(&str, &[&str], &[&str])] = &[
             "bindings/src/logging.rs",
             "bindings/src/programs.rs",
             "bindings/src/runtime.rs",
-            "c/src/local_cluster.rs",
             "core/fuzz/src/bin/fuzz.rs",
             "servers/src/cli.rs",
             "servers/src/commands/append.rs",

@@ -66,6 +66,80 @@ impl Server {
     }
 }
 
+/// A cluster for tests.
+#[napi]
+pub struct LocalCluster {
+    cluster: facade::LocalCluster,
+    answers: Answers,
+}
+
+/// A node of it.
+#[napi(object, object_from_js = false, use_nullable = true)]
+pub struct LocalNode {
+    pub node: u32,
+    pub address: String,
+    pub dir: String,
+    pub pid: Option<u32>,
+}
+
+impl LocalCluster {
+    pub(crate) fn new(cluster: facade::LocalCluster, answers: Answers) -> Self {
+        Self { cluster, answers }
+    }
+}
+
+#[napi]
+impl LocalCluster {
+    #[napi(getter)]
+    pub fn url(&self) -> &str {
+        self.cluster.url()
+    }
+
+    #[napi(catch_unwind)]
+    pub fn nodes(&self) -> Either<Vec<LocalNode>, Failure> {
+        let row = |node: facade::LocalNode| LocalNode {
+            node: node.node,
+            address: node.address,
+            dir: node.directory.to_string_lossy().into_owned(),
+            pid: node.pid,
+        };
+        match self.cluster.nodes() {
+            Ok(nodes) => Either::A(nodes.into_iter().map(row).collect()),
+            Err(error) => Either::B(error.into()),
+        }
+    }
+
+    #[napi(catch_unwind)]
+    pub fn stop(&self, nodes: Vec<u32>) -> Result<f64> {
+        submit(&self.answers, self.cluster.stop_nodes(nodes), |()| Value::None)
+    }
+
+    #[napi(catch_unwind)]
+    pub fn start(&self, nodes: Vec<u32>, timeout_ms: f64) -> Result<f64> {
+        let start = self.cluster.start_nodes(nodes, timeout(timeout_ms));
+        submit(&self.answers, start, |()| Value::None)
+    }
+
+    #[napi(catch_unwind)]
+    pub fn close(&self) -> Result<f64> {
+        submit(&self.answers, self.cluster.close(), |()| Value::None)
+    }
+}
+
+/// Starts a cluster for tests, of the programs in the folder `packaged`.
+#[napi(catch_unwind)]
+pub fn local_cluster(
+    queue: &Queue,
+    nodes: u32,
+    dir: Option<String>,
+    packaged: String,
+    timeout_ms: f64,
+) -> Result<f64> {
+    let (dir, packaged) = (dir.map(Into::into), vec![packaged.into()]);
+    let start = facade::LocalCluster::start(nodes, dir, packaged, timeout(timeout_ms));
+    submit(queue.answers(), start, Value::LocalCluster)
+}
+
 /// How to start a server.
 #[napi(object)]
 pub struct ServerOptions {

@@ -88,7 +88,7 @@ test('a local cluster goes on with any one node stopped', async () => {
   for (const node of [1, 2, 3]) {
     await log.append(`before ${node}`)
     await cluster.stop(node)
-    assert.deepEqual(cluster.nodes.map((each) => each.running), [1, 2, 3].map((each) => each !== node))
+    assert.deepEqual(cluster.nodes.map((each) => each.pid !== null), [1, 2, 3].map((each) => each !== node))
     await log.append(`without ${node}`)
     await cluster.start(node)
   }

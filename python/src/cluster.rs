@@ -83,16 +83,16 @@ impl LocalCluster {
         Ok(nodes.into_iter().map(|n| (n.node, n.address, n.directory, n.pid)).collect())
     }
 
-    fn stop(&self, py: Python<'_>, nodes: Vec<u32>) -> PyResult<()> {
-        py.detach(|| self.0.stop_nodes(&nodes)).map_err(|error| exception(py, error))
+    fn stop(&self, nodes: Vec<u32>) -> Op {
+        Op::new(self.0.stop_nodes(nodes), |()| Value::None)
     }
 
     fn start(&self, nodes: Vec<u32>, timeout: &Bound<'_, PyAny>) -> PyResult<Op> {
         Ok(Op::new(self.0.start_nodes(nodes, convert::timeout(timeout)?), |()| Value::None))
     }
 
-    fn close(&self, py: Python<'_>) {
-        py.detach(|| self.0.close());
+    fn close(&self) -> Op {
+        Op::new(self.0.close(), |()| Value::None)
     }
 }
 
@@ -105,14 +105,14 @@ pub(crate) fn local_cluster(
     timeout: &Bound<'_, PyAny>,
 ) -> PyResult<Op> {
     let (nodes, timeout) = (number(nodes)?, convert::timeout(timeout)?);
-    let starting = facade::LocalCluster::start(nodes, directory, packaged, timeout);
+    let starting = facade::LocalCluster::start(nodes, directory, vec![packaged], timeout);
     Ok(Op::new(starting, Value::LocalCluster))
 }
 
 /// The path of a program that belongs to this library.
 #[pyfunction]
 pub(crate) fn find_program(py: Python<'_>, name: &str, packaged: PathBuf) -> PyResult<PathBuf> {
-    let found = py.detach(|| facade::find_program(name, &packaged));
+    let found = py.detach(|| facade::find_program(name, &[packaged]));
     found.map_err(|error| exception(py, error))
 }
 

@@ -61,9 +61,9 @@ class LocalCluster:
     A checkout carries no programs: there those of its target folder are used. ``VIRTUALLOG_BIN_DIR`` names
     another folder to take them from. Where there are none, `NotFoundError` says how to come by them.
 
-    :param nodes: how many, from 1 on.
-    :param dir: a directory that is there, for theirs, and that stays; left out: a temporary one.
-    :param timeout: seconds that starting may take (10 if nothing is said); ``None``: no limit.
+    :param nodes: how many, from 1 to 64.
+    :param dir: a directory for theirs, made where it is missing, that stays; left out: a temporary one.
+    :param timeout: seconds that starting may take (60 if nothing is said); ``None``: no limit.
     """
 
     def __init__(
@@ -87,8 +87,8 @@ class LocalCluster:
         return tuple(LocalNode(*row) for row in self._native.nodes())
 
     def stop(self, *nodes: int) -> None:
-        """Kills nodes as they stand. `InvalidError` when one does not run."""
-        self._native.stop(list(nodes))
+        """Kills nodes as they stand, all or, with `InvalidError` when one does not run, none."""
+        self._native.stop(list(nodes)).wait()
 
     def start(self, *nodes: int, timeout: Timeout = ...) -> None:
         """Starts nodes that were stopped, on their directories and addresses, until all are up."""
@@ -96,7 +96,7 @@ class LocalCluster:
 
     def close(self) -> None:
         """Kills all nodes and removes what was temporary. Idempotent."""
-        self._native.close()
+        self._native.close().wait()
 
     def __enter__(self) -> LocalCluster:
         return self
