@@ -1,13 +1,12 @@
 //! What operations give, in Rust until the loop's thread asks, then as JavaScript values.
 
 use napi::Env;
-use napi::bindgen_prelude::{Array, BigUint64ArraySlice, BufferSlice, Float64ArraySlice, Null};
-use napi::bindgen_prelude::{Result, Uint32ArraySlice};
+use napi::bindgen_prelude::{Array, BufferSlice, Null, Result};
 use napi_derive::napi;
 use virtuallog_bindings as facade;
 use virtuallog_bindings::{Life, MovePhase, Next, Roles, Step};
 
-use crate::cluster::Server;
+use crate::cluster::{LocalCluster, Server};
 use crate::log::{Log, Reader};
 use crate::queue::Answers;
 
@@ -28,6 +27,7 @@ pub(crate) enum Value {
     Log(facade::Log),
     Reader(facade::Reader),
     Server(facade::Server),
+    LocalCluster(facade::LocalCluster),
     Cluster(facade::ClusterInfo),
     Step(Step),
 }
@@ -59,6 +59,9 @@ impl Value {
             Value::Log(log) => array.set(at, Log::new(log, answers.clone())),
             Value::Reader(reader) => array.set(at, Reader::new(reader, answers.clone())),
             Value::Server(server) => array.set(at, Server::new(server, answers.clone())),
+            Value::LocalCluster(cluster) => {
+                array.set(at, LocalCluster::new(cluster, answers.clone()))
+            }
             Value::Cluster(cluster) => array.set(at, ClusterInfo::from(cluster)),
             Value::Step(Step::Done(chain)) => array.set(at, Chain::from(chain)),
             Value::Step(Step::Progress(step)) => array.set(at, MoveProgress::from(step)),
@@ -92,35 +95,43 @@ impl From<facade::Error> for Failure {
     }
 }
 
-/// Entries in as few pieces of memory as there can be: making an object for each is JavaScript's own work,
-/// which it is faster at.
+/// Entries in one piece of memory: making an object for each is JavaScript's own work, which it is faster at.
 #[napi(object, object_from_js = false)]
 pub struct Batch<'env> {
-    /// All payloads, one after the other.
-    pub payloads: BufferSlice<'env>,
-    /// Where each payload ends.
-    pub ends: Uint32ArraySlice<'env>,
-    pub positions: BigUint64ArraySlice<'env>,
-    /// Microseconds since 1970, which a double holds to the year 2255.
-    pub written_at_micros: Float64ArraySlice<'env>,
+    pub count: u32,
+    /// For each entry its position and the writer's clock in microseconds since 1970 (which a double holds to
+    /// the year 2255), in arrays of 8 bytes; where its payload ends, in one of 4; then all payloads.
+    pub memory: BufferSlice<'env>,
 }
 
+/// From so many bytes on JavaScript takes the memory over as it is: that costs it more than a small copy.
+const TAKEN_BYTES_MIN: usize = 4096;
+
 fn batch<'env>(env: &'env Env, entries: &[facade::Entry]) -> Result<Batch<'env>> {
-    let mut payloads = Vec::with_capacity(entries.iter().map(|entry| entry.payload.len()).sum());
-    let mut ends = Vec::with_capacity(entries.len());
+    let payloads: usize = entries.iter().map(|entry| entry.payload.len()).sum();
+    let mut memory = Vec::with_capacity(20 * entries.len() + payloads);
     for entry in entries {
-        payloads.extend_from_slice(&entry.payload);
-        // A batch is a stretch of a few MiB at most.
-        ends.push(u32::try_from(payloads.len()).expect("a batch is not that large"));
+        memory.extend_from_slice(&entry.position.0.to_ne_bytes());
     }
-    let positions: Vec<u64> = entries.iter().map(|entry| entry.position.0).collect();
-    let written: Vec<f64> = entries.iter().map(|entry| entry.written_at_micros as f64).collect();
-    Ok(Batch {
-        payloads: BufferSlice::copy_from(env, payloads)?,
-        ends: Uint32ArraySlice::copy_from(env, ends)?,
-        positions: BigUint64ArraySlice::copy_from(env, positions)?,
-        written_at_micros: Float64ArraySlice::copy_from(env, written)?,
-    })
+    for entry in entries {
+        memory.extend_from_slice(&(entry.written_at_micros as f64).to_ne_bytes());
+    }
+    let mut end = 0;
+    for entry in entries {
+        end += entry.payload.len();
+        // A batch is a stretch of a few MiB at most.
+        let end = u32::try_from(end).expect("a batch is not that large");
+        memory.extend_from_slice(&end.to_ne_bytes());
+    }
+    for entry in entries {
+        memory.extend_from_slice(&entry.payload);
+    }
+    let memory = match memory.len() {
+        ..TAKEN_BYTES_MIN => BufferSlice::copy_from(env, memory)?,
+        _ => BufferSlice::from_data(env, memory)?,
+    };
+    let count = u32::try_from(entries.len()).expect("a batch is not that large");
+    Ok(Batch { count, memory })
 }
 
 /// Where a log ends.

@@ -12,12 +12,13 @@ import { parse } from 'smol-toml'
 import * as virtuallog from 'virtuallog'
 import * as testing from 'virtuallog/testing'
 
+import { platform } from '../scripts/platform.mjs'
 import { PACKAGE, folder } from './stores.mjs'
 
 const require = createRequire(import.meta.url)
 const call = promisify(execFile)
 const { version } = JSON.parse(readFileSync(join(PACKAGE, 'package.json'), 'utf8'))
-const PLATFORM = join(PACKAGE, 'npm', 'linux-x64-gnu')
+const PLATFORM = join(PACKAGE, 'npm', platform)
 
 /** Node.js and the system's own programs: no Rust, and nothing of this repository. */
 const BARE = { PATH: `${dirname(process.execPath)}:/usr/bin:/bin`, HOME: process.env.HOME, npm_config_offline: 'true' }
@@ -73,7 +74,7 @@ test('a native half of another version is refused', async (t) => {
 test('a platform without a native half is told what to do', async (t) => {
   const project = copy(join(folder(t), 'package'), (path) => !path.endsWith('virtuallog.node'))
   const program = ['-e', `require(${JSON.stringify(project)})`]
-  await assert.rejects(call(process.execPath, program, { env: BARE }), /no native half for linux-x64-gnu.*make node/s)
+  await assert.rejects(call(process.execPath, program, { env: BARE }), new RegExp(`no native half for ${platform}.*make node`, 's'))
 })
 
 /** The package's own files, without what it is built and tested with. */
@@ -124,9 +125,24 @@ describe('installed into a project of its own', () => {
       }
       const wrong = call(join(project, 'node_modules', '.bin', 'virtuallog'), ['no-such-command'], { env: BARE })
       await assert.rejects(wrong, { code: 2 })
+      if (how === 'in two halves') await scenarios(scratch, project)
     })
   }
 })
+
+/** Runs the scenarios in a project that has the package, with nothing else of this repository but what reads them. */
+async function scenarios(scratch, project) {
+  cpSync(join(PACKAGE, '..', 'bindings', 'conformance'), join(scratch, 'bindings', 'conformance'), { recursive: true })
+  for (const file of ['conformance.test.mjs', 'stores.mjs']) {
+    cpSync(join(PACKAGE, 'test', file), join(project, 'test', file))
+  }
+  const reader = ['node_modules', 'smol-toml']
+  cpSync(join(PACKAGE, ...reader), join(project, ...reader), { recursive: true })
+  const flags = ['--no-warnings', '--test', '--test-reporter=tap', 'test/conformance.test.mjs']
+  const { stdout } = await call(process.execPath, flags, { cwd: project, env: BARE, maxBuffer: 2 ** 24 })
+  assert.match(stdout, /^# fail 0$/m)
+  assert(Number(/^# pass (\d+)$/m.exec(stdout)[1]) > 80, 'the scenarios were run')
+}
 
 async function pack(from, to) {
   const { stdout } = await call('npm', ['pack', '--silent', '--pack-destination', to], { cwd: from, env: BARE })

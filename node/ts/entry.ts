@@ -4,13 +4,46 @@ import { inspect } from 'node:util'
 
 import type { NativeBatch } from './native'
 
+/** Entries that were read together. */
+export class Batch {
+  readonly positions: BigUint64Array
+  readonly writtenAtMicros: Float64Array
+  /** Where each payload ends. */
+  readonly ends: Uint32Array
+  readonly payloads: Buffer
+
+  constructor({ count, memory }: NativeBatch) {
+    const { buffer, byteOffset } = memory
+    this.positions = new BigUint64Array(buffer, byteOffset, count)
+    this.writtenAtMicros = new Float64Array(buffer, byteOffset + 8 * count, count)
+    this.ends = new Uint32Array(buffer, byteOffset + 16 * count, count)
+    this.payloads = memory.subarray(20 * count)
+  }
+
+  get length(): number {
+    return this.ends.length
+  }
+
+  /** The entry at a place. */
+  entry(at: number): Entry {
+    return new Entry(this, at)
+  }
+
+  /** The entries from one place to another. */
+  slice(start: number, end: number): Entry[] {
+    const list = new Array<Entry>(end - start)
+    for (let at = start; at < end; at += 1) list[at - start] = new Entry(this, at)
+    return list
+  }
+}
+
 /** One entry of the log. */
 export class Entry {
-  readonly #batch: NativeBatch
+  readonly #batch: Batch
   readonly #at: number
 
   /** Made by a `Reader`. */
-  constructor(batch: NativeBatch, at: number) {
+  constructor(batch: Batch, at: number) {
     this.#batch = batch
     this.#at = at
   }
@@ -21,8 +54,8 @@ export class Entry {
   }
 
   /**
-   * What was appended. A view of the memory that its whole batch shares: copy it (`Buffer.from(payload)`) to keep a
-   * few entries of many for long.
+   * What was appended. A view of the memory that all entries share that were read with it, about 1 MiB: copy it
+   * (`Buffer.from(payload)`) to keep a few entries of many for long.
    */
   get payload(): Buffer {
     const { ends, payloads } = this.#batch
@@ -70,11 +103,4 @@ export class Entry {
     const { position, payload, writtenAt } = this
     return { position, payload, writtenAt }
   }
-}
-
-/** The entries of a batch. */
-export function entries(batch: NativeBatch): Entry[] {
-  const list = new Array<Entry>(batch.ends.length)
-  for (let at = 0; at < list.length; at += 1) list[at] = new Entry(batch, at)
-  return list
 }

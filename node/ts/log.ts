@@ -2,7 +2,7 @@
 
 import * as check from './arguments'
 import { answer, queue, succeeded } from './driver'
-import { type Entry, entries } from './entry'
+import { Batch, type Entry } from './entry'
 import { invalid } from './errors'
 import { type NativeBatch, type NativeLog, type NativePipeline, type NativeReader, native } from './native'
 import { Reader } from './reader'
@@ -143,7 +143,7 @@ export class Log {
   async readNext(start: PositionInput, end?: PositionInput | null, options?: CallOptions): Promise<Entry | null> {
     const [from, to] = [check.position(start), check.maybeWhole(end, 'a position')]
     const batch = await this.#call<NativeBatch>(options, (timeoutMs) => this.#native.readNext(from, to, timeoutMs))
-    return entries(batch)[0] ?? null
+    return batch.count > 0 ? new Batch(batch).entry(0) : null
   }
 
   /**

@@ -20,13 +20,10 @@ export interface Failure {
   causes: string[]
 }
 
-/** Entries in as few pieces of memory as there can be. */
+/** Entries in one piece of memory: positions, times, ends of payloads, payloads. `entry.ts` takes it apart. */
 export interface NativeBatch {
-  payloads: Buffer
-  /** Where each payload ends. */
-  ends: Uint32Array
-  positions: BigUint64Array
-  writtenAtMicros: Float64Array
+  count: number
+  memory: Buffer
 }
 
 export interface NativeQueue {
@@ -86,6 +83,14 @@ export interface NativeServer {
   close(timeoutMs: number): Tag
 }
 
+export interface NativeLocalCluster {
+  readonly url: string
+  nodes(): { node: number; address: string; dir: string; pid: number | null }[] | Failure
+  stop(nodes: readonly number[]): Tag
+  start(nodes: readonly number[], timeoutMs: number): Tag
+  close(): Tag
+}
+
 export interface NativeRelocation {
   next(): Tag
 }
@@ -126,6 +131,7 @@ export interface Native {
       timeoutMs: number
     },
   ): Tag
+  localCluster(queue: NativeQueue, nodes: number, dir: string | null, packaged: string, timeoutMs: number): Tag
   init(queue: NativeQueue, addresses: readonly string[], timeoutMs: number): Tag
   nodes(queue: NativeQueue, url: string, timeoutMs: number): Tag
   drain(queue: NativeQueue, url: string, node: number, timeoutMs: number): Tag

@@ -2,15 +2,21 @@
 
 import * as check from './arguments'
 import { answer, succeeded } from './driver'
-import { type Entry, entries } from './entry'
+import { Batch, type Entry } from './entry'
 import { VirtualLogError, invalid } from './errors'
 import type { NativeBatch, NativeReader } from './native'
 import type { CallOptions } from './types'
 
-/** How many entries iteration fetches at a time, at most. */
+/** How many entries a batch has at most, unless another number is asked for. */
 const BATCH_ENTRIES = 1024
 /** Most entries that may be asked for at a time. */
 const BATCH_ENTRIES_MAX = 2 ** 32 - 1
+/**
+ * How many entries are fetched at a time, at most: many, because each time costs a turn of the loop. It is the native
+ * half that bounds their bytes, by about 1 MiB.
+ */
+const FETCH_ENTRIES = 8192
+const NOTHING = new Batch({ count: 0, memory: Buffer.alloc(0) })
 
 /**
  * Entries in order: `for await (const entry of log.read(0n))`, `for await (const entry of log.subscribe("tail"))`.
@@ -23,7 +29,8 @@ export class Reader {
   readonly #timeoutMs: number
   readonly #signal: AbortSignal | undefined
   #native: NativeReader | undefined
-  #batch: Entry[] = []
+  /** What was fetched, and what of it comes next. */
+  #batch = NOTHING
   #at = 0
   #closed = false
 
@@ -54,19 +61,17 @@ export class Reader {
    * once it gave an entry.
    */
   get position(): bigint {
-    const next = this.#batch[this.#at]
-    if (next !== undefined) return next.position
+    const next = this.#batch.positions[this.#at]
+    if (next !== undefined) return next
     if (this.#native === undefined) throw invalid('it has not started yet: await `started()` first')
     return succeeded(this.#native.position())
   }
 
   async next(): Promise<IteratorResult<Entry, undefined>> {
-    if (this.#at === this.#batch.length) {
-      this.#batch = await this.#fetch(BATCH_ENTRIES, this.#timeoutMs, this.#signal)
-      this.#at = 0
-      if (this.#batch.length === 0) return { value: undefined, done: true }
+    if (this.#at === this.#batch.length && !(await this.#fetch(this.#timeoutMs, this.#signal))) {
+      return { value: undefined, done: true }
     }
-    const value = this.#batch[this.#at] as Entry
+    const value = this.#batch.entry(this.#at)
     this.#at += 1
     return { value, done: false }
   }
@@ -86,7 +91,7 @@ export class Reader {
     if (most === 0) throw invalid('a batch has at least one entry: ask for 1')
     if (this.#at === this.#batch.length) {
       const timeoutMs = given?.timeoutMs === undefined ? this.#timeoutMs : check.timeout(given.timeoutMs)
-      return this.#fetch(most, timeoutMs, given?.signal ?? this.#signal)
+      if (!(await this.#fetch(timeoutMs, given?.signal ?? this.#signal))) return []
     }
     const start = this.#at
     this.#at = Math.min(start + most, this.#batch.length)
@@ -109,7 +114,7 @@ export class Reader {
   /** Ends it: whoever waits on it gets `CLOSED`, and so do later calls. Idempotent. */
   async close(): Promise<void> {
     this.#closed = true
-    this.#batch = []
+    this.#batch = NOTHING
     this.#at = 0
     if (this.#native !== undefined) {
       this.#native.close()
@@ -126,11 +131,16 @@ export class Reader {
     return this.close()
   }
 
-  async #fetch(entriesMax: number, timeoutMs: number, signal: AbortSignal | undefined): Promise<Entry[]> {
+  /** Whether there are more entries. */
+  async #fetch(timeoutMs: number, signal: AbortSignal | undefined): Promise<boolean> {
     if (this.#native === undefined || this.#closed) await this.started()
     signal?.throwIfAborted()
     const native = this.#native as NativeReader
-    return entries(await answer<NativeBatch>(native.nextBatch(entriesMax, timeoutMs), signal))
+    const fetched = await answer<NativeBatch>(native.nextBatch(FETCH_ENTRIES, timeoutMs), signal)
+    if (this.#closed) throw closed()
+    this.#batch = new Batch(fetched)
+    this.#at = 0
+    return fetched.count > 0
   }
 }
 

@@ -36,13 +36,13 @@ enum Payload {
 }
 
 impl Entry {
-    pub(crate) fn from_core(py: Python<'_>, entry: &virtuallog_bindings::Entry) -> Self {
+    pub(crate) fn from_core(py: Python<'_>, entry: virtuallog_bindings::Entry) -> Self {
+        let (position, written_at_micros) = (entry.position.0, entry.written_at_micros);
         let payload = match entry.payload.len() {
             ..LARGE_BYTES_MIN => Payload::Made(PyBytes::new(py, &entry.payload).unbind()),
-            _ => Payload::Read(entry.payload.clone(), PyOnceLock::new()),
+            _ => Payload::Read(entry.payload, PyOnceLock::new()),
         };
-        let written_at_micros = entry.written_at_micros;
-        Self { position: entry.position.0, payload, written_at_micros }
+        Self { position, payload, written_at_micros }
     }
 
     fn made(&self, py: Python<'_>) -> &Py<PyBytes> {

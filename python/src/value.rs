@@ -69,14 +69,12 @@ impl Value {
                 PyTuple::new(py, report.problems)?,
             )),
             Value::Entry(entry) => {
-                Ok(entry.map(|entry| Entry::from_core(py, &entry)).into_pyobject(py)?.into_any())
+                Ok(entry.map(|entry| Entry::from_core(py, entry)).into_pyobject(py)?.into_any())
             }
             Value::Batch(batch) => {
-                let entries = PyList::empty(py);
-                for entry in &batch {
-                    entries.append(Bound::new(py, Entry::from_core(py, entry))?)?;
-                }
-                Ok(entries.into_any())
+                let entry = |entry| Bound::new(py, Entry::from_core(py, entry));
+                let entries: Vec<_> = batch.into_iter().map(entry).collect::<PyResult<_>>()?;
+                Ok(PyList::new(py, entries)?.into_any())
             }
             Value::Names(names) => Ok(names.into_pyobject(py)?.into_any()),
             Value::Log(log) => Ok(Bound::new(py, Log::new(log))?.into_any()),
