@@ -35,6 +35,9 @@ struct Language {
     files: Vec<String>,
     #[serde(default)]
     r#type: Vec<String>,
+    /// What stands behind a type that has fields alone, where its name is there.
+    #[serde(default)]
+    name_behind: String,
     #[serde(default)]
     end: String,
     #[serde(default)]
@@ -131,11 +134,16 @@ impl Language {
     }
 
     /// The part of the text that is about a type; there may be several pieces.
-    fn about(&self, text: &str, name: &str) -> String {
+    fn about(&self, text: &str, ty: &Type) -> String {
+        let name = self.types.get(&ty.name).map_or(ty.name.as_str(), String::as_str);
+        if ty.methods.is_empty() && !self.name_behind.is_empty() {
+            let before = text.split_once(&self.name_behind.replace("{type}", name));
+            let about = before.and_then(|(before, _)| before.rsplit(&self.end).next());
+            return about.unwrap_or_default().to_owned();
+        }
         if self.r#type.is_empty() {
             return text.to_owned();
         }
-        let name = self.types.get(name).map_or(name, String::as_str);
         let begins: Vec<_> =
             self.r#type.iter().map(|begin| begin.replace("{type}", name)).collect();
         let mut about = String::new();
@@ -163,14 +171,14 @@ fn rows() -> (Vec<String>, Vec<Row>) {
     let languages = || api.language.iter().zip(&texts);
     let mut rows = Vec::new();
     for ty in &api.r#type {
-        let parts: Vec<_> =
-            languages().map(|(language, text)| language.about(text, &ty.name)).collect();
+        let parts: Vec<_> = languages().map(|(language, text)| language.about(text, ty)).collect();
         let names = ty.methods.iter().map(|name| (name, true));
         for (name, is_method) in names.chain(ty.fields.iter().map(|name| (name, false))) {
             let found = languages().zip(&parts).map(|((language, text), part)| {
                 let has = |text, patterns| language.finds(text, patterns, &ty.name, name, 0);
+                let without = |it: &str| language.without.iter().any(|without| without == it);
                 match (ty.name.as_str(), is_method) {
-                    (of, _) if language.without.iter().any(|without| without == of) => None,
+                    (of, _) if without(of) || without(name) => None,
                     ("", _) => Some(has(text, &language.function)),
                     (_, true) => Some(has(part, &language.method)),
                     (_, false) => Some(has(part, &language.field)),
@@ -249,6 +257,7 @@ fn what_is_not_there_is_not_found() {
         name: String::new(),
         files: Vec::new(),
         r#type: vec!["class {type}".into()],
+        name_behind: "} {type};\n".into(),
         end: "class ".into(),
         method: vec!["def {name}(".into()],
         field: Vec::new(),
@@ -258,8 +267,14 @@ fn what_is_not_there_is_not_found() {
         types: BTreeMap::new(),
         other: BTreeMap::new(),
     };
-    let text = "class Log:\n    def append(\nclass Logs:\n    def close(\n";
-    let part = language.about(text, "Log");
+    let text = "class Log:\n    def append(\nclass Logs:\n    def close(\nclass {\n  a;\n} Log;\n";
+    let ty = |methods: &[&str]| Type {
+        name: "Log".into(),
+        methods: methods.iter().map(ToString::to_string).collect(),
+        fields: Vec::new(),
+    };
+    assert_eq!(language.about(text, &ty(&[])), "{\n  a;\n");
+    let part = language.about(text, &ty(&["append"]));
     assert!(language.finds(&part, &language.method, "Log", "append", 0));
     assert!(!language.finds(&part, &language.method, "Log", "close", 0));
     assert_eq!(

@@ -2,13 +2,16 @@
  * Measures the C library: one round of each figure, a line each, `NAME VALUE`, for `main.rs` to compare.
  *
  *     bench URL SECONDS
+ *     bench URL growth OPERATIONS
  *
- * Each figure takes SECONDS. Rates are entries of 100 bytes a second; `one` is the median in microseconds.
+ * Each figure takes SECONDS. Rates are entries of 100 bytes a second; `one` is the median in microseconds. The
+ * growth is that of the process over so many appends and as many entries read, after a tenth of it before, in bytes.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #include "virtuallog.h"
@@ -117,16 +120,64 @@ static double subscribed(vlog_log log, double seconds) {
   return (double)count / (now() - start);
 }
 
+/* The most that the process ever held, in bytes. */
+static double held_most(void) {
+  struct rusage usage;
+  getrusage(RUSAGE_SELF, &usage);
+  return (double)usage.ru_maxrss * 1024;
+}
+
+/* Appends so many entries, pipelined, reads each and trims it. */
+static void work(vlog_log log, size_t operations) {
+  vlog_queue queue;
+  vlog_completion told[IN_FLIGHT];
+  check(vlog_queue_new(&queue, &error));
+  const vlog_call call = {0, queue, 0, NULL};
+  for (size_t done = 0; done < operations; done += IN_FLIGHT) {
+    uint64_t last = 0;
+    for (size_t i = 0; i < IN_FLIGHT; i++) check(vlog_append(log, payload, PAYLOAD, &call, NULL, &error));
+    for (size_t under_way = IN_FLIGHT, taken; under_way > 0; under_way -= taken) {
+      check(vlog_queue_next(queue, told, IN_FLIGHT, VLOG_FOREVER, &taken, &error));
+      for (size_t i = 0; i < taken; i++) {
+        check(told[i].status);
+        if (told[i].value > last) last = told[i].value;
+      }
+    }
+    vlog_reader reader;
+    vlog_batch batch;
+    vlog_trimmed trimmed;
+    size_t seen = 0;
+    check(vlog_read(log, last + 1 - IN_FLIGHT, VLOG_TAIL, NULL, &reader, &error));
+    do {
+      check(vlog_reader_next(reader, 100, NULL, &batch, &error));
+      seen += batch.len;
+      vlog_free(batch.owner);
+    } while (batch.len > 0);
+    vlog_free(reader);
+    if (seen != IN_FLIGHT) exit(1);
+    check(vlog_prefix_trim(log, last + 1, NULL, &trimmed, &error));
+  }
+  vlog_free(queue);
+}
+
 int main(int argc, char **argv) {
-  if (argc != 3) return 2;
-  const double seconds = atof(argv[2]);
   vlog_log log;
+  if (argc < 3) return 2;
   check(vlog_open(argv[1], NULL, NULL, &log, &error));
-  printf("one %f\n", one(log, seconds));
-  printf("pipelined %f\n", pipelined(log, seconds));
-  printf("pushed %f\n", pushed(log, seconds));
-  printf("many %f\n", many(log, seconds));
-  printf("subscribed %f\n", subscribed(log, seconds));
+  if (argc == 4 && strcmp(argv[2], "growth") == 0) {
+    const size_t operations = strtoull(argv[3], NULL, 10);
+    work(log, operations / 10);
+    const double before = held_most();
+    work(log, operations);
+    printf("growth %f\n", held_most() - before);
+  } else {
+    const double seconds = atof(argv[2]);
+    printf("one %f\n", one(log, seconds));
+    printf("pipelined %f\n", pipelined(log, seconds));
+    printf("pushed %f\n", pushed(log, seconds));
+    printf("many %f\n", many(log, seconds));
+    printf("subscribed %f\n", subscribed(log, seconds));
+  }
   check(vlog_close(log, NULL, &error));
   vlog_free(log);
   return 0;

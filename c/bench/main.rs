@@ -24,6 +24,9 @@ const IN_FLIGHT: usize = 1024;
 const BARS: &[(&str, f64)] =
     &[("one", 5.0), ("pipelined", 0.8), ("pushed", 0.8), ("many", 0.9), ("subscribed", 0.9)];
 
+const OPERATIONS: usize = 1_000_000;
+const GROWTH_BYTES_MAX: f64 = 32e6;
+
 type Figures = BTreeMap<String, f64>;
 
 /// One round of each figure in Rust, as `bench.c` has it.
@@ -79,8 +82,11 @@ async fn rust(url: &str, seconds: Duration) -> virtuallog::Result<Figures> {
 }
 
 fn c(program: &Path, url: &str, seconds: Duration) -> Figures {
-    let seconds = seconds.as_secs_f64().to_string();
-    let run = Command::new(program).args([url, &seconds]).stderr(Stdio::inherit()).output();
+    run(program, &[url, &seconds.as_secs_f64().to_string()])
+}
+
+fn run(program: &Path, arguments: &[&str]) -> Figures {
+    let run = Command::new(program).args(arguments).stderr(Stdio::inherit()).output();
     let run = run.expect("it starts");
     assert!(run.status.success(), "{}", run.status);
     let said = String::from_utf8(run.stdout).expect("it is text");
@@ -208,5 +214,15 @@ fn main() -> ExitCode {
         }
         held &= report(place, &figures);
     }
+    let url = format!("file:{}/growth/log", folder.path().display());
+    let grown = run(&program, &[&url, "growth", &OPERATIONS.to_string()])["growth"];
+    let holds = grown <= GROWTH_BYTES_MAX;
+    held &= holds;
+    println!(
+        "{{\"bench\":\"c, growth over {OPERATIONS} operations\",\"figure\":{:.2},\"unit\":\"MB\",\
+         \"bar\":{},\"holds\":{holds}}}",
+        grown / 1e6,
+        GROWTH_BYTES_MAX / 1e6
+    );
     if held { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -194,6 +194,32 @@ typedef enum {
 } vlog_move_phase;
 
 /**
+ * How severe a report is.
+ */
+typedef enum {
+  /**
+   * Something is lost or stays broken unless somebody acts.
+   */
+  VLOG_LEVEL_ERROR = 1,
+  /**
+   * Something went wrong and is being mended.
+   */
+  VLOG_LEVEL_WARN = 2,
+  /**
+   * What an operator wants to have read afterwards.
+   */
+  VLOG_LEVEL_INFO = 3,
+  /**
+   * What the library does.
+   */
+  VLOG_LEVEL_DEBUG = 4,
+  /**
+   * And how.
+   */
+  VLOG_LEVEL_TRACE = 5,
+} vlog_level;
+
+/**
  * Where operations that do not wait tell their outcome.
  */
 typedef uint64_t vlog_queue;
@@ -787,6 +813,51 @@ typedef struct {
  */
 typedef uint64_t vlog_local_cluster;
 
+/**
+ * What the library reports, on its way to the program's own logging.
+ */
+typedef uint64_t vlog_diagnostics;
+
+/**
+ * One report.
+ */
+typedef struct {
+  /**
+   * How severe it is.
+   */
+  vlog_level level;
+  /**
+   * The part that speaks, such as "virtuallog::server::heal".
+   */
+  const char *target;
+  /**
+   * What it says.
+   */
+  const char *message;
+} vlog_diagnostic;
+
+/**
+ * Reports, in the order in which they were made.
+ */
+typedef struct {
+  /**
+   * `vlog_free` it.
+   */
+  uint64_t owner;
+  /**
+   * So many of them as `len` says.
+   */
+  const vlog_diagnostic *records;
+  /**
+   * 0: the time ran out first.
+   */
+  size_t len;
+  /**
+   * How many more there were since the last batch, for which there was no room.
+   */
+  uint64_t dropped;
+} vlog_diagnostic_batch;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -1242,14 +1313,16 @@ vlog_status vlog_move_next(vlog_move moving,
                            vlog_error *error);
 
 /**
- * Starts a cluster of so many `virtuallogd` processes on loopback, for tests. They are those that were
- * installed with this library; `VIRTUALLOG_BIN` names another folder. Waits until it is up, about a second.
+ * Starts a cluster of so many `virtuallogd` processes (1 to 64) on loopback, for tests. They are those that
+ * were installed with this library, and of its version; the variable `VIRTUALLOG_BIN_DIR` names another
+ * folder. Up when it answers, in about a second; by default it may take a minute.
  *
- * `dir`: where their directories are made; NULL: in a temporary one that is removed. `vlog_free` it, which
- * ends them; they end also when this process does.
+ * `dir`: where their directories are made, and stay; NULL: in a temporary one that is removed. `vlog_free`
+ * it, which ends them; they end also when this process does.
  */
 vlog_status vlog_local_cluster_start(uint32_t nodes,
                                      const char *dir,
+                                     const vlog_call *call,
                                      vlog_local_cluster *cluster,
                                      vlog_error *error);
 
@@ -1260,16 +1333,46 @@ vlog_status vlog_local_cluster_start(uint32_t nodes,
 const char *vlog_local_cluster_url(vlog_local_cluster cluster);
 
 /**
- * Kills a node; they are numbered from 1. `VLOG_INVALID` when it does not run.
+ * Kills a node as it stands; they are numbered from 1. `VLOG_INVALID` when it does not run.
  */
-vlog_status vlog_local_cluster_stop(vlog_local_cluster cluster, uint32_t node, vlog_error *error);
+vlog_status vlog_local_cluster_stop(vlog_local_cluster cluster,
+                                    uint32_t node,
+                                    const vlog_call *call,
+                                    vlog_error *error);
 
 /**
  * Starts a node that was stopped, on its directory and address, and waits until it is ready.
  */
 vlog_status vlog_local_cluster_restart(vlog_local_cluster cluster,
                                        uint32_t node,
+                                       const vlog_call *call,
                                        vlog_error *error);
+
+/**
+ * Has the library report what it does, from `level` ("error", "warn", "info", "debug", "trace" or "off") on;
+ * NULL: from the one that the variable `VIRTUALLOG_LOG` names, "off" where it is not set. It reports nothing
+ * unless this is called. `vlog_free` it, which turns the reports off.
+ *
+ * Again: the level takes the place of the one before, and so does the handle, which is `VLOG_CLOSED` then.
+ */
+vlog_status vlog_diagnostics_start(const char *level,
+                                   vlog_diagnostics *diagnostics,
+                                   vlog_error *error);
+
+/**
+ * The descriptor that can be read while there may be reports to take; -1 for a dead handle. Only to be
+ * watched, and taken out of the loop before the handle is freed.
+ */
+int32_t vlog_diagnostics_fd(vlog_diagnostics diagnostics);
+
+/**
+ * Takes the reports that wait, into `batch`, and waits `timeout_ms` for the first one: 0 does not wait,
+ * `VLOG_FOREVER` has no deadline. That time ran out is `VLOG_OK` with a `len` of 0.
+ */
+vlog_status vlog_diagnostics_next(vlog_diagnostics diagnostics,
+                                  int64_t timeout_ms,
+                                  vlog_diagnostic_batch *batch,
+                                  vlog_error *error);
 
 #ifdef __cplusplus
 }  // extern "C"

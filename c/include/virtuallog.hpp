@@ -314,9 +314,11 @@ class entry {
   std::uint64_t position() const { return told_.position; }
   bytes payload() const { return {told_.data, told_.len}; }
   std::string_view text() const { return payload().text(); }
-  /** The writer's clock. Information only. */
+  /** The writer's clock in microseconds since 1970 (UTC). Information only. */
+  std::int64_t written_at_micros() const { return told_.written_at_micros; }
+  /** The writer's clock. */
   std::chrono::system_clock::time_point written_at() const {
-    return std::chrono::system_clock::time_point(std::chrono::microseconds(told_.written_at_micros));
+    return std::chrono::system_clock::time_point(std::chrono::microseconds(written_at_micros()));
   }
 
  private:
@@ -893,19 +895,27 @@ inline std::vector<std::string> logs(const std::string &url, timeout time = {}) 
   return detail::strings(told.names, told.len);
 }
 
+/** How far a move has come. */
+struct move_progress {
+  vlog_move_phase phase;
+  std::size_t segments_done;
+  std::size_t segments_total;
+  std::uint64_t bytes_done;
+};
+
 /**
  * Moves the log `src` to `dst`, a name in another store, while it is used; gives its chain there.
  * `progress` is called on this thread, as it goes on.
  */
 inline chain move(const std::string &src, const std::string &dst, bool leave_sealed = false,
-                  const std::function<void(const vlog_move_step &)> &progress = {}) {
+                  const std::function<void(const move_progress &)> &progress = {}) {
   const detail::handle moving(detail::result<vlog_move>(
       [&](auto *out, auto *e) { return vlog_move_start(src.c_str(), dst.c_str(), leave_sealed, out, e); }));
   for (;;) {
     const auto step = detail::result<vlog_move_step>(
         [&](auto *out, auto *e) { return vlog_move_next(moving.get(), nullptr, out, e); });
     if (step.phase == VLOG_MOVE_DONE) return chain::of(step.chain);
-    if (progress) progress(step);
+    if (progress) progress({step.phase, step.segments_done, step.segments_total, step.bytes_done});
   }
 }
 
@@ -1000,25 +1010,80 @@ inline void remove(const std::string &url, std::uint32_t node, timeout time = {}
 /** A cluster of processes on this machine, for tests: those installed with the library. Ends with the object. */
 class local_cluster {
  public:
-  /** `dir`: where their directories are made; empty: in a temporary one that is removed. */
-  explicit local_cluster(std::uint32_t nodes = 3, const std::string &dir = "")
-      : key_(detail::result<vlog_local_cluster>([&](auto *out, auto *e) {
-          return vlog_local_cluster_start(nodes, dir.empty() ? nullptr : dir.c_str(), out, e);
-        })) {}
+  /** `dir`: where their directories are made, and stay; empty: in a temporary one that is removed. */
+  explicit local_cluster(std::uint32_t nodes = 3, const std::string &dir = "", timeout time = {}) {
+    const vlog_call call = detail::call(time);
+    key_ = detail::handle(detail::result<vlog_local_cluster>([&](auto *out, auto *e) {
+      return vlog_local_cluster_start(nodes, dir.empty() ? nullptr : dir.c_str(), &call, out, e);
+    }));
+  }
 
   /** The store, by the addresses of all nodes: add a log's name to open one. */
   std::string url() const { return detail::text(vlog_local_cluster_url(key_.get())); }
-  /** Kills a node; they are numbered from 1. */
+  /** Kills a node as it stands; they are numbered from 1. errc::invalid when it does not run. */
   void stop(std::uint32_t node) {
-    detail::checked([&](vlog_error *e) { return vlog_local_cluster_stop(key_.get(), node, e); });
+    detail::checked([&](vlog_error *e) { return vlog_local_cluster_stop(key_.get(), node, nullptr, e); });
   }
   /** Starts a node that was stopped, and waits until it is ready. */
-  void restart(std::uint32_t node) {
-    detail::checked([&](vlog_error *e) { return vlog_local_cluster_restart(key_.get(), node, e); });
+  void restart(std::uint32_t node, timeout time = {}) {
+    const vlog_call call = detail::call(time);
+    detail::checked([&](vlog_error *e) { return vlog_local_cluster_restart(key_.get(), node, &call, e); });
   }
 
  private:
   detail::handle key_;
+};
+
+/** One report of the library. Its text holds during the call that it is given to. */
+struct diagnostic {
+  vlog_level level;
+  std::string_view target;
+  std::string_view message;
+};
+
+/**
+ * Hands what the library reports to a function of the program, on a thread of this object, until its end. The last
+ * one made gets the reports. What the function throws is dropped.
+ */
+class diagnostics {
+ public:
+  /** `level`: from how severe on, such as "warn"; empty: as the variable VIRTUALLOG_LOG says. */
+  explicit diagnostics(std::function<void(const diagnostic &)> tell, const std::string &level = "info")
+      : key_(detail::result<vlog_diagnostics>([&](auto *out, auto *e) {
+          return vlog_diagnostics_start(level.empty() ? nullptr : level.c_str(), out, e);
+        })),
+        thread_([tell = std::move(tell), key = key_.get()] { hand_over(key, tell); }) {}
+  diagnostics(const diagnostics &) = delete;
+  diagnostics &operator=(const diagnostics &) = delete;
+  ~diagnostics() {
+    key_ = detail::handle();
+    thread_.join();
+  }
+
+ private:
+  static void hand_over(vlog_diagnostics key, const std::function<void(const diagnostic &)> &tell) {
+    const auto guarded = [&](const diagnostic &one) {
+      try {
+        tell(one);
+      } catch (...) {
+        // The program's own failure is not the log's.
+      }
+    };
+    vlog_diagnostic_batch batch{};
+    while (vlog_diagnostics_next(key, VLOG_FOREVER, &batch, nullptr) == VLOG_OK) {
+      const detail::handle owner(batch.owner);
+      for (std::size_t i = 0; i < batch.len; i++) {
+        guarded({batch.records[i].level, batch.records[i].target, batch.records[i].message});
+      }
+      if (batch.dropped > 0) {
+        const std::string dropped = std::to_string(batch.dropped) + " reports were dropped: they came too fast";
+        guarded({VLOG_LEVEL_WARN, "virtuallog", dropped});
+      }
+    }
+  }
+
+  detail::handle key_;
+  std::thread thread_;
 };
 
 }  // namespace virtuallog

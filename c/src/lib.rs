@@ -17,6 +17,7 @@
 pub mod append;
 pub mod call;
 pub mod cluster;
+pub mod diagnostics;
 pub mod error;
 pub mod given;
 pub mod handles;

@@ -20,6 +20,8 @@ pub type vlog_server = u64;
 pub type vlog_move = u64;
 /// A cluster of processes on this machine, for tests.
 pub type vlog_local_cluster = u64;
+/// What the library reports, on its way to the program's own logging.
+pub type vlog_diagnostics = u64;
 
 /// What a call came to. The numbers are stable.
 #[repr(C)]
@@ -454,4 +456,46 @@ pub struct vlog_move_step {
     pub bytes_done: u64,
     /// Once it has arrived; all zero before. `vlog_free` its owner.
     pub chain: vlog_chain,
+}
+
+/// How severe a report is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum vlog_level {
+    /// Something is lost or stays broken unless somebody acts.
+    VLOG_LEVEL_ERROR = 1,
+    /// Something went wrong and is being mended.
+    VLOG_LEVEL_WARN = 2,
+    /// What an operator wants to have read afterwards.
+    VLOG_LEVEL_INFO = 3,
+    /// What the library does.
+    VLOG_LEVEL_DEBUG = 4,
+    /// And how.
+    VLOG_LEVEL_TRACE = 5,
+}
+
+/// One report.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct vlog_diagnostic {
+    /// How severe it is.
+    pub level: vlog_level,
+    /// The part that speaks, such as "virtuallog::server::heal".
+    pub target: *const c_char,
+    /// What it says.
+    pub message: *const c_char,
+}
+
+/// Reports, in the order in which they were made.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct vlog_diagnostic_batch {
+    /// `vlog_free` it.
+    pub owner: u64,
+    /// So many of them as `len` says.
+    pub records: *const vlog_diagnostic,
+    /// 0: the time ran out first.
+    pub len: usize,
+    /// How many more there were since the last batch, for which there was no room.
+    pub dropped: u64,
 }

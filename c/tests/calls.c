@@ -261,12 +261,66 @@ static void of_handles(uint64_t *state, vlog_error *e) {
   }
 }
 
+/* Of a server and a cluster there are none: what is asked of them is asked of other handles. */
+static void of_clusters(uint64_t *state, vlog_error *e) {
+  static const char *const levels[] = {NULL, "debug", "warn", "loud"};
+  const char *const addresses[] = {draw(state) % 2 ? "nowhere" : NULL, "127.0.0.1:1"};
+  const vlog_call brief = {5, 0, 0, NULL};
+  char from[600], to[600], id[33];
+  uint64_t made = 0;
+  uint32_t number;
+  vlog_diagnostic_batch told = {0, NULL, 0, 0};
+  vlog_cluster cluster;
+  vlog_move_step step;
+  vlog_call call;
+  vlog_status status;
+  url(state, from, sizeof from, false);
+  url(state, to, sizeof to, draw(state) % 4 == 0);
+  switch (draw(state) % 14) {
+    case 0: status = vlog_server_node(handle(state), draw(state) % 8 ? &number : NULL, e); break;
+    case 1: status = vlog_server_cluster(handle(state), draw(state) % 8 ? id : NULL, e); break;
+    case 2: status = vlog_server_ready(handle(state), how(state, &call), e); break;
+    case 3: status = vlog_server_close(handle(state), how(state, &call), e); break;
+    case 4:
+      status = vlog_init(draw(state) % 4 ? addresses : NULL, draw(state) % 3, &brief, &cluster, e);
+      owned(cluster.owner, status, state);
+      break;
+    case 5:
+      status = vlog_nodes(from, &brief, &cluster, e);
+      owned(cluster.owner, status, state);
+      break;
+    case 6: status = vlog_drain(draw(state) % 4 ? from : NULL, (uint32_t)draw(state), &brief, e); break;
+    case 7:
+      status = vlog_move_start(draw(state) % 8 ? from : NULL, to, draw(state) % 2, draw(state) % 8 ? &made : NULL, e);
+      break;
+    case 8:
+      step.phase = VLOG_MOVE_OTHER;
+      status = vlog_move_next(handle(state), &brief, &step, e);
+      if (status == VLOG_OK && step.phase == VLOG_MOVE_DONE) owned(step.chain.owner, status, state);
+      break;
+    case 9: status = vlog_local_cluster_start(0, NULL, how(state, &call), &later.number, e); break;
+    case 10: status = vlog_local_cluster_stop(handle(state), 1, how(state, &call), e); break;
+    case 11: status = vlog_diagnostics_start(levels[draw(state) % 4], draw(state) % 8 ? &made : NULL, e); break;
+    case 12:
+      if (vlog_local_cluster_url(handle(state)) != NULL) fail("a cluster where there is none", 0);
+      status = vlog_local_cluster_restart(handle(state), 2, how(state, &call), e);
+      break;
+    default:
+      vlog_diagnostics_fd(handle(state));
+      status = vlog_diagnostics_next(handle(state), (int64_t)(draw(state) % 4) - 2, &told, e);
+      owned(told.owner, status, state);
+  }
+  if (status == VLOG_OK && made != 0) put(state, made);
+  check("of clusters", status, e, state);
+}
+
 static void *calls(void *argument) {
   uint64_t *plan = argument;
   uint64_t state = plan[0];
   for (uint64_t i = 0; i < plan[1]; i++) {
     vlog_error error, *e = draw(&state) % 4 ? &error : NULL;
-    switch (draw(&state) % 12) {
+    switch (draw(&state) % 13) {
+      case 12: of_clusters(&state, e); break;
       case 0: of_stores(&state, e); break;
       case 1: case 2: of_shape(&state, e); break;
       case 3: case 4: of_readers(&state, e); break;

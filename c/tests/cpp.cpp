@@ -1,8 +1,13 @@
 // What only C++ has: exceptions, futures, a queue with callbacks, moves, ranges of any container.
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <array>
 #include <cstddef>
+#include <future>
 #include <iostream>
 #include <list>
 #include <string>
@@ -136,6 +141,47 @@ void subscriptions() {
   check(code([&] { log.append("x"); }) == virtuallog::errc::sealed, "ended");
 }
 
+/** A connection that ends before it said anything is reported, as debugging. */
+void reports(const std::string &folder) {
+  virtuallog::server server({folder + "/server"});
+  const std::string address = server.address();
+  std::promise<std::string> first;
+  bool told = false;
+  {
+    const virtuallog::diagnostics diagnostics(
+        [&](const virtuallog::diagnostic &one) {
+          if (!told) first.set_value(std::string(one.target) + ": " + std::string(one.message));
+          told = true;
+          throw one.level;
+        },
+        "debug");
+    sockaddr_in to{};
+    to.sin_family = AF_INET;
+    to.sin_port = htons(static_cast<std::uint16_t>(std::stoi(address.substr(address.rfind(':') + 1))));
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    const int connection = socket(AF_INET, SOCK_STREAM, 0);
+    check(connect(connection, reinterpret_cast<const sockaddr *>(&to), sizeof to) == 0, "a connection");
+    close(connection);
+    const std::string said = first.get_future().get();
+    check(said.find("virtuallog") == 0 && said.find(": ") + 2 < said.size(), "what is reported, and by whom");
+  }
+  check(code([] { virtuallog::diagnostics loud([](const auto &) {}, "loud"); }) == virtuallog::errc::invalid, "no level");
+  vlog_diagnostics one, another;
+  vlog_diagnostic_batch batch;
+  check(vlog_diagnostics_start("error", &one, nullptr) == VLOG_OK, "a first one");
+  check(vlog_diagnostics_start("off", &another, nullptr) == VLOG_OK, "another one");
+  check(vlog_diagnostics_next(one, VLOG_FOREVER, &batch, nullptr) == VLOG_CLOSED, "which took the place of the first");
+  check(vlog_diagnostics_next(another, 0, &batch, nullptr) == VLOG_OK && batch.len == 0, "nothing to report");
+  check(vlog_diagnostics_fd(another) >= 0, "a descriptor");
+  vlog_free(one);
+  std::thread waiting([&] {
+    check(vlog_diagnostics_next(another, VLOG_FOREVER, &batch, nullptr) == VLOG_CLOSED, "freed while it is waited on");
+  });
+  vlog_free(another);
+  waiting.join();
+  check(vlog_diagnostics_fd(another) == -1, "a dead handle");
+}
+
 }  // namespace
 
 int main(int argc, char **argv) {
@@ -145,6 +191,7 @@ int main(int argc, char **argv) {
   futures();
   callbacks();
   subscriptions();
+  reports(argv[1]);
   const std::string store = std::string("file:") + argv[1] + "/store/";
   virtuallog::create(store + "one");
   check(virtuallog::logs(store) == std::vector<std::string>{"one"}, "the logs of a store");

@@ -7,8 +7,17 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 /// In the order of the header: first what a reader needs first.
-const SOURCES: &[&str] =
-    &["types", "error", "log", "append", "reader", "queue", "cluster", "local_cluster"];
+const SOURCES: &[&str] = &[
+    "types",
+    "error",
+    "log",
+    "append",
+    "reader",
+    "queue",
+    "cluster",
+    "local_cluster",
+    "diagnostics",
+];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

@@ -10,6 +10,12 @@ use std::process::Command;
 use support::{built, done, root};
 use tempfile::TempDir;
 
+/// What is installed: what Cargo built for this test, or, for a release, what lies in the folder that `FROM`
+/// names.
+fn from() -> PathBuf {
+    std::env::var_os("FROM").map_or_else(built, PathBuf::from)
+}
+
 struct Installed {
     /// Gone with everything in it at the end.
     folder: TempDir,
@@ -21,7 +27,7 @@ fn installed() -> Installed {
     let folder = tempfile::tempdir().expect("a directory can be made");
     let prefix = folder.path().join("prefix");
     let mut install = Command::new(root().join("c/install/install"));
-    done(install.env("FROM", built()).env("PREFIX", &prefix).env_remove("DESTDIR"));
+    done(install.env("FROM", from()).env("PREFIX", &prefix).env_remove("DESTDIR"));
     for file in ["main.c", "main.cpp"] {
         fs::copy(root().join("examples/quickstart").join(file), folder.path().join(file))
             .expect("a copy");
@@ -88,18 +94,35 @@ fn cmake_finds_it() {
     for program in ["c-virtuallog", "cpp-virtuallog", "c-static", "cpp-static"] {
         moved.quickstart_runs(&build.join(program));
     }
-    // With the programs that were installed, found from where the library lies.
-    let mut cluster = Command::new(build.join("cluster"));
-    let said =
-        done(cluster.env("PATH", "").env_remove("VIRTUALLOG_BIN").env_remove("LD_LIBRARY_PATH"));
+    // With the programs that were installed, found from where the library lies; and nothing else is there.
+    let said = done(Command::new(build.join("cluster")).env_clear());
     assert_eq!(said, "one\ntwo\nthree\nINVALID\n");
+}
+
+/// As a user has it who was given the files: no Rust, no checkout, and the programs of the package.
+#[test]
+fn every_scenario_passes_where_it_is_installed() {
+    let installed = installed();
+    let tests = root().join("c/tests/conformance");
+    let (include, lib) = (installed.prefix.join("include"), installed.prefix.join("lib"));
+    let runner = installed.path().join("conformance");
+    let mut compile = Command::new("c++");
+    compile.args(["-std=c++17", "-I"]).arg(&include);
+    compile.args(["runner.cpp", "api_cpp.cpp"].map(|file| tests.join(file)));
+    compile.arg("-o").arg(&runner).arg("-L").arg(&lib).args(["-lvirtuallog", "-pthread"]);
+    done(compile.arg(format!("-Wl,-rpath,{}", lib.display())));
+    let mut scenarios = Command::new(&runner);
+    scenarios.env_clear().current_dir(installed.path());
+    scenarios.arg(root().join("bindings/conformance")).arg(installed.path().join("stores"));
+    let said = done(&mut scenarios);
+    assert!(said.ends_with(" passed, 0 failed\n"), "{said}");
 }
 
 #[test]
 fn destdir_comes_before_the_prefix_and_is_written_nowhere() {
     let folder = tempfile::tempdir().expect("a directory can be made");
     let mut install = Command::new(root().join("c/install/install"));
-    install.env("FROM", built()).env("PREFIX", "/opt/virtuallog").env("DESTDIR", folder.path());
+    install.env("FROM", from()).env("PREFIX", "/opt/virtuallog").env("DESTDIR", folder.path());
     done(&mut install);
     let there = folder.path().join("opt/virtuallog");
     let found = fs::read_to_string(there.join("lib/pkgconfig/virtuallog.pc")).expect("it is there");

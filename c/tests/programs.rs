@@ -131,6 +131,25 @@ fn calls_that_no_careful_program_makes() {
     assert!(said.ends_with("100000 calls, 0 failed\n"), "{said}");
 }
 
+/// A program in C is ended by the signal; those in the other languages ignore it.
+#[test]
+fn a_peer_that_went_is_no_signal() {
+    let folder = tempfile::tempdir().expect("a directory can be made");
+    let sockets = program(folder.path(), "sockets", &[root().join("c/tests/sockets.c")]);
+    let said = done(run(&sockets).arg(folder.path()));
+    assert!(said.ends_with(" written, 0 to sockets\n"), "{said}");
+}
+
+#[test]
+fn memory_stays_flat() {
+    let folder = tempfile::tempdir().expect("a directory can be made");
+    let bench = program(folder.path(), "bench", &[root().join("c/bench/bench.c")]);
+    let url = format!("file:{}/store/log", folder.path().display());
+    let said = done(run(&bench).args([&url, "growth", "100000"]));
+    let grown = said.trim().strip_prefix("growth ").and_then(|bytes| bytes.parse::<f64>().ok());
+    assert!(grown.is_some_and(|bytes| bytes < 16e6), "{said}");
+}
+
 #[test]
 fn what_only_cpp_has() {
     let folder = tempfile::tempdir().expect("a directory can be made");
