@@ -73,6 +73,9 @@ packages: ## the packages of a release, each installed where there is no Rust, a
 	@.ci/setup
 	$(PY) python/tests/package.py
 	$(PY) python/tests/package.py --sdist
+	cd node && node scripts/build.mjs --profile dist && node --test test/package.test.mjs
+	cargo rustc --quiet --profile dist -p virtuallog-c --lib --crate-type cdylib,staticlib
+	FROM=$${CARGO_TARGET_DIR:-$(CURDIR)/target}/dist cargo test --quiet -p virtuallog-c --test install
 
 node: ## the Node.js package, optimized, for `npm install PATH/TO/node` and `npm pack`
 	@.ci/setup || [ $$? = 3 ]

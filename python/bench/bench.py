@@ -24,6 +24,7 @@ from pathlib import Path
 
 import virtuallog
 from virtuallog import aio
+from virtuallog.testing import LocalCluster
 
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", Path(__file__).resolve().parents[2] / "target"))
 PAYLOAD = b"x" * 100
@@ -39,8 +40,10 @@ BARS = {
     "subscribe over Rust's": (0.5, True),
     "append, sync, 1 in flight, p50 over Rust's": (40, False),
     "append, asyncio, 1 in flight, p50 over Rust's": (80, False),
+    "growth over 1,000,000 operations, MB": (32, False),
     "resident after the run, MB": (300, False),
 }
+OPERATIONS = 1_000_000
 
 
 def turns(seconds: float) -> Iterator[float]:
@@ -156,6 +159,38 @@ async def aio_round(
         figures["read, asyncio, 100 B"].append(await aio_read(log, seconds))
 
 
+async def cluster_round(
+    store: str, number: int, seconds: float, figures: defaultdict[str, list[float]]
+) -> None:
+    rust = rust_append_one(f"{store}rust-{number}", seconds)
+    async with aio.open(f"{store}python-{number}") as log:
+        one = await aio_append_one(log, seconds)
+        figures["cluster of three, append, asyncio, p50 over Rust's"].append(one - rust)
+        name = f"cluster of three, append, asyncio, {IN_FLIGHT} in flight"
+        figures[name].append(await aio_append_pipelined(log, seconds))
+
+
+def resident() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+async def growth(url: str) -> float:
+    """What the process holds more after a million appends that were answered, and as many entries read."""
+
+    async def work(log: aio.Log, operations: int) -> float:
+        for _ in range(0, operations, IN_FLIGHT):
+            positions = await asyncio.gather(*(log.append(PAYLOAD) for _ in range(IN_FLIGHT)))
+            async with await log.read(positions[0]) as reader:
+                assert sum([1 async for _ in reader]) == IN_FLIGHT
+            await log.prefix_trim(positions[-1] + 1)
+        return resident()
+
+    async with aio.open(url) as log:
+        before = await work(log, OPERATIONS // 10)
+        return await work(log, OPERATIONS) - before
+
+
 def measure(directory: str, rounds: int, seconds: float) -> dict[str, list[float]]:
     figures: defaultdict[str, list[float]] = defaultdict(list)
     for number in range(rounds):
@@ -176,8 +211,11 @@ def measure(directory: str, rounds: int, seconds: float) -> dict[str, list[float
             figures["append, sync, 1 in flight, p50"].append(python)
             figures["append, sync, 1 in flight, p50 over Rust's"].append(python - rust)
         asyncio.run(aio_round(url, seconds, rust, figures))
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    figures["resident after the run, MB"].append(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
+    with LocalCluster(dir=f"{directory}/cluster") as cluster:
+        for number in range(rounds):
+            asyncio.run(cluster_round(cluster.url, number, seconds, figures))
+    figures["growth over 1,000,000 operations, MB"].append(asyncio.run(growth(f"file:{directory}/python/growth")))
+    figures["resident after the run, MB"].append(resident())
     return figures
 
 
