@@ -143,7 +143,9 @@ void subscriptions() {
 
 /** A connection that ends before it said anything is reported, as debugging. */
 void reports(const std::string &folder) {
-  virtuallog::server server({folder + "/server"});
+  virtuallog::server_config config;
+  config.data = folder + "/server";
+  virtuallog::server server(config);
   const std::string address = server.address();
   std::promise<std::string> first;
   bool told = false;
