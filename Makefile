@@ -69,7 +69,7 @@ python: ## the Python package, optimized, importable by .venv/bin/python
 	$(PACKAGE)
 
 packages: ## the packages of a release, each installed where there is no Rust, and the scenarios run there
-	@echo "make packages: about 15 minutes from a fresh clone"
+	@echo "make packages: about 30 minutes from a fresh clone"
 	@.ci/setup
 	$(PY) python/tests/package.py
 	$(PY) python/tests/package.py --sdist
