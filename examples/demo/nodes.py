@@ -20,10 +20,13 @@ PATIENCE_S = 20.0
 
 
 def command_line() -> str:
-    """The binary that ``make`` built, or the one that is installed."""
-    for found in (os.environ.get("VIRTUALLOG_BIN"), TARGET / "release/virtuallog", TARGET / "debug/virtuallog"):
-        if found and Path(found).is_file():
-            return str(found)
+    """The binary that ``make`` built, or the one that is installed; of ``VIRTUALLOG_BIN_DIR``, where that is set."""
+    folders = [TARGET / "release", TARGET / "debug"]
+    if named := os.environ.get("VIRTUALLOG_BIN_DIR"):
+        folders.insert(0, Path(named))
+    for folder in folders:
+        if (folder / "virtuallog").is_file():
+            return str(folder / "virtuallog")
     if installed := shutil.which("virtuallog"):
         return installed
     raise SystemExit("no `virtuallog` binary: run `cargo build --release -p virtuallog-server` first")
