@@ -264,7 +264,7 @@ static void of_handles(uint64_t *state, vlog_error *e) {
 /* Of a server and a cluster there are none: what is asked of them is asked of other handles. */
 static void of_clusters(uint64_t *state, vlog_error *e) {
   static const char *const levels[] = {NULL, "debug", "warn", "loud"};
-  const char *const addresses[] = {draw(state) % 2 ? "nowhere" : NULL, "127.0.0.1:1"};
+  const char *const addresses[] = {draw(state) % 2 ? "127.0.0.1:99999" : NULL, "127.0.0.1:1"};
   const vlog_call brief = {5, 0, 0, NULL};
   char from[600], to[600], id[33];
   uint64_t made = 0;
