@@ -21,6 +21,8 @@ use crate::testing::simdisk::{BadWrite, SimDisk};
 
 /// Before a server that ended is started again, in milliseconds, at most.
 const RESTART: u64 = 4000;
+/// Within this time others hear of a server's generation.
+const HEARD: Duration = Duration::from_secs(3);
 /// Between two looks at what servers remember, in milliseconds.
 const LOOK: u64 = 1000;
 
@@ -230,8 +232,17 @@ impl Nemesis {
         match fault {
             Fault::OldImage => {
                 let image = world.nodes.with(at, |machine| machine.disk.crash(|_| true));
-                world.nodes.with(at, |machine| machine.image = Some(image));
+                let then = world.nodes.with(at, |machine| {
+                    machine.image = Some(image);
+                    machine.generation()
+                });
                 self.last(8000).await;
+                // One of the same journal file is not noticed, which is a limit that the product has.
+                if world.nodes.with(at, |machine| machine.generation()) <= then || then.is_none() {
+                    return;
+                }
+                // The others have to hear of the newer one before.
+                tokio::time::sleep(HEARD).await;
                 // Once it is replaced this is the image of another server.
                 let image = world.nodes.with(at, |machine| {
                     machine.image.take().filter(|_| machine.damaged && !machine.replaced)

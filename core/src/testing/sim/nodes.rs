@@ -80,6 +80,11 @@ pub(super) struct Life {
 }
 
 impl Machine {
+    /// What its disk counts, while its server runs.
+    pub(super) fn generation(&self) -> Option<u64> {
+        Some(self.life.as_ref()?.storage.as_ref()?.generation())
+    }
+
     /// What its server says of its disk, if that was not damaged; from now on it counts as damaged.
     pub(super) fn lost_by_itself(&mut self) -> Option<Error> {
         let lost =
