@@ -251,13 +251,21 @@ fn find(cluster: &mut Cluster, number: u32) -> Result<&mut NodeRow> {
 
 /// Lets nothing new be placed on a node, and has what it sequences moved.
 pub(super) async fn set_draining(node: &Arc<Node>, number: u32) -> Result<Reply> {
-    let cluster = change(node, |cluster| {
+    let itself = node.active().is_some_and(|active| active.me.0 == number);
+    // First, or a node that just started would say over it that it is not being drained.
+    let before = itself && node.draining.swap(true, Ordering::AcqRel);
+    let changed = change(node, |cluster| {
         let row = find(cluster, number)?;
         Ok(std::mem::replace(&mut row.state, DRAINING) != DRAINING)
-    })
-    .await?;
-    if node.active().is_some_and(|active| active.me.0 == number) {
-        node.draining.store(true, Ordering::Release);
+    });
+    let cluster = match changed.await {
+        Err(error) if itself => {
+            node.draining.store(before, Ordering::Release);
+            return Err(error);
+        }
+        changed => changed?,
+    };
+    if itself {
         super::heal::drain(node).await?;
     } else {
         let row = cluster.nodes.iter().find(|row| row.number == number).ok_or_else(unexpected)?;

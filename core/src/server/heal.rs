@@ -111,11 +111,11 @@ async fn follow(node: &Arc<Node>) {
 async fn announce(node: &Arc<Node>, active: &Active) {
     loop {
         let mine = node.row(active.me.0);
-        let draining = node.draining.load(Ordering::Acquire);
         let told = admin::change(node, |cluster| {
             let Some(row) = cluster.nodes.iter_mut().find(|row| row.number == mine.number) else {
                 return Ok(false);
             };
+            let draining = node.draining.load(Ordering::Acquire);
             let place = (mine.address.clone(), mine.zone.clone(), mine.roles, u32::from(draining));
             if (row.address.clone(), row.zone.clone(), row.roles, row.state) == place {
                 return Ok(false);
