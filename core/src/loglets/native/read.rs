@@ -35,7 +35,7 @@ enum Had {
 }
 
 impl Readers {
-    /// As [`Loglet::read`](crate::loglet::Loglet::read). `dense`: positions have no gaps.
+    /// As [`Loglet::read`](crate::loglet::Loglet::read).
     pub(super) async fn read(
         &self,
         quorum: &Quorum,
@@ -52,7 +52,7 @@ impl Readers {
         let members: Vec<MemberId> = quorum.members().collect();
         let local = members.iter().position(|member| quorum.net.is_local(*member));
         let start = local.unwrap_or_else(|| self.at.load(Ordering::Relaxed) % members.len());
-        let (mut why, mut unknown) = (None, 0);
+        let (mut why, mut unknown, mut without) = (None, 0, 0);
         let mut behind: Option<Vec<StampedBatch>> = None;
         let mut turns: Vec<_> = (0..members.len()).map(|n| (start + n) % members.len()).collect();
         turns.sort_by_key(|at| quorum.net.is_silent(members[*at]));
@@ -67,35 +67,37 @@ impl Readers {
                 }
                 // Perhaps it skipped what comes first; perhaps, in a copy, nobody has it.
                 Ok(Had::Batches(batches)) => {
+                    without += 1;
                     let earlier = |known: &Vec<StampedBatch>| batches[0].first < known[0].first;
                     if behind.as_ref().is_none_or(earlier) {
                         behind = Some(batches);
                     }
                 }
-                Ok(Had::Nothing) => {}
+                Ok(Had::Nothing) => without += 1,
                 // A member that was away when the loglet was made has nothing.
                 Err(LogletError::Unknown(_)) => unknown += 1,
                 Err(error @ LogletError::Trimmed { .. }) => return Err(error),
-                Err(error) => why = Some(worse(why, error)),
+                Err(error) => why = Some(rather(why, error)),
             }
         }
-        if unknown > members.len() / 2 {
+        let majority = members.len() / 2 + 1;
+        if unknown >= majority {
             return Err(LogletError::Unknown(quorum.id));
         }
-        match (why, behind) {
-            // Nobody is silent, so nobody can have what is missing: the gap is one for ever.
-            (None, Some(batches)) => Ok(contiguous(batches)),
-            (None, None) => Ok(Vec::new()),
-            (Some(error), _) => Err(error),
+        match why {
+            // What is not with a majority was never committed, whatever the silent ones have.
+            Some(error @ LogletError::Corrupt(_)) => Err(error),
+            Some(error) if unknown + without < majority => Err(error),
+            _ => Ok(behind.map_or_else(Vec::new, contiguous)),
         }
     }
 }
 
-/// Which of two failures to tell: damage before silence.
-fn worse(known: Option<LogletError>, new: LogletError) -> LogletError {
+/// Which of two failures to tell: silence before damage, since whoever is silent may have it whole.
+fn rather(known: Option<LogletError>, new: LogletError) -> LogletError {
     match known {
-        Some(known @ LogletError::Corrupt(_)) => known,
-        Some(known) if !matches!(new, LogletError::Corrupt(_)) => known,
+        Some(known @ LogletError::Unavailable(_)) => known,
+        Some(known) if !matches!(new, LogletError::Unavailable(_)) => known,
         _ => new,
     }
 }
