@@ -682,15 +682,18 @@ impl State {
             let sighting = look.found.get(&(header.writer, header.first_seq));
             let sighting = sighting.filter(|s| s.crc == header.crc && s.count == batch.count());
             // A loglet that is gone did not take it.
-            let absent = look.complete || matches!(outcome, Some(Err(LogletError::Unknown(_))));
-            let answer = match sighting {
-                Some(sighting) => Ok(sighting.first),
-                None if !absent => {
+            let gone = matches!(outcome, Some(Err(LogletError::Unknown(_))));
+            let answer = match (sighting, look.trimmed.filter(|_| !gone)) {
+                (Some(sighting), _) => Ok(sighting.first),
+                (None, Some(first_kept)) => {
                     in_doubt = true;
-                    Err(unreadable().in_doubt().with_token(parcel.token().clone()))
+                    let error = resolve::trimmed_meanwhile(first_kept);
+                    Err(error.in_doubt().with_token(parcel.token().clone()))
                 }
-                None if doomed => Err(not_sent(ErrorCode::Unavailable, "an earlier append failed")),
-                None => {
+                (None, None) if doomed => {
+                    Err(not_sent(ErrorCode::Unavailable, "an earlier append failed"))
+                }
+                (None, None) => {
                     parcel.entries = Entries::Framed(batch);
                     again.push(parcel);
                     continue;
@@ -704,7 +707,7 @@ impl State {
         }
         if in_doubt {
             let why = "an earlier append is in doubt";
-            self.fail_unsent(&not_sent(ErrorCode::Unavailable, why), answers);
+            self.fail_unsent(&not_sent(ErrorCode::Trimmed, why), answers);
         }
     }
 
@@ -779,7 +782,9 @@ impl Log {
         let index = view.chain.active().index;
         let newer = self.view_beyond(index).await?;
         // Trimmed away: nothing is found, and nothing is absent.
-        let Some(segment) = newer.chain.segment(index) else { return Ok(Look::default()) };
+        let Some(segment) = newer.chain.segment(index) else {
+            return Ok(Look { trimmed: Some(newer.chain.first()), ..Look::default() });
+        };
         let Some(stop) = segment.stop else { return Err(newer.over()) };
         let to = segment.to_loglet(stop);
         let loglet = self.loglet(&newer, segment).await?;

@@ -82,7 +82,7 @@ impl Log {
             };
             let look = sightings(&*loglet, segment, &[token.writer], from, to).await;
             let look = look.map_err(|error| view.read_error(segment, error))?;
-            complete &= look.complete;
+            complete &= look.trimmed.is_none();
             if let Some(position) = locate(&look.found, token.writer, token.seq) {
                 return Ok(Some(position));
             }
@@ -107,8 +107,16 @@ pub(crate) type Found = BTreeMap<(WriterId, u64), Sighting>;
 #[derive(Debug, Default)]
 pub(crate) struct Look {
     pub(crate) found: Found,
-    /// Whether every position was read: a part that was trimmed meanwhile says nothing of absence.
-    pub(crate) complete: bool,
+    /// What is kept begins here, when a part of the stretch was trimmed meanwhile: that part says nothing
+    /// of absence.
+    pub(crate) trimmed: Option<LogPos>,
+}
+
+/// What an append is told whose place was trimmed before anybody looked: it may have been in the log.
+pub(crate) fn trimmed_meanwhile(first_kept: LogPos) -> Error {
+    let message = "the append met the end of its segment, and the part of it where the append would be \
+                   found was trimmed since";
+    Error::new(ErrorCode::Trimmed, message).at(first_kept)
 }
 
 /// A batch of the writer, as it stands in the log.
@@ -131,12 +139,12 @@ pub(crate) async fn sightings(
     to: LogletPos,
 ) -> Result<Look, LogletError> {
     let mut found = Found::new();
-    let mut complete = true;
+    let mut trimmed = None;
     let mut at = from;
     while at < to {
         let batches = match loglet.read(at, to, STEP_BYTES).await {
             Err(LogletError::Trimmed { first_kept }) if first_kept > at => {
-                complete = false;
+                trimmed = Some(segment.to_log(first_kept));
                 at = first_kept;
                 continue;
             }
@@ -156,7 +164,7 @@ pub(crate) async fn sightings(
             }
         }
     }
-    Ok(Look { found, complete })
+    Ok(Look { found, trimmed })
 }
 
 /// Where the entry with this sequence number is, if it was sighted.
