@@ -44,8 +44,8 @@ pub(crate) fn memory() -> Vec<Row> {
     })
 }
 
-/// Ten handles that send without waiting, each allowed more than a server takes, while one of the
-/// three nodes is stopped.
+/// Ten clients, each with a connection of its own, that send without waiting and are allowed more than a
+/// server takes, while one of the three nodes is stopped.
 pub(crate) fn overload() -> Vec<Row> {
     runtime().block_on(async {
         let cluster = Cluster::start("overload", 3, false).await;
@@ -53,8 +53,10 @@ pub(crate) fn overload() -> Vec<Row> {
         let mut tasks = Vec::new();
         for _ in 0..HANDLES {
             let builder = VirtualLog::builder(&cluster.url("log")).in_flight_bytes_max(WINDOW);
-            let log = builder.open().await.expect("opens");
-            tasks.push(tokio::spawn(flood(log, stop.clone())));
+            let stop = stop.clone();
+            // Those of one runtime share their connections.
+            let client = async move { flood(builder.open().await.expect("opens"), stop).await };
+            tasks.push(tokio::task::spawn_blocking(move || runtime().block_on(client)));
         }
         let sequencer = cluster.sequencer("log").await;
         let slow = cluster.nodes[(sequencer + 1) % 3].as_ref().expect("it runs");

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::Either;
 use tokio::runtime::Handle;
-use virtuallog_protocol::{Batch, LogletId, LogletPos, WriterId};
+use virtuallog_protocol::{Batch, LogletId, LogletPos};
 
 use super::quorum::Quorum;
 use crate::cluster::{failure, unexpected};
@@ -28,6 +28,9 @@ use crate::wire::transport::{Lane, NetError};
 
 /// Between two looks at a sequencer that is lost: it doubles from the first to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
+
+/// Before a link that took no more is tried again, unless an answer made room earlier. Others use it too.
+const FULL_PAUSE: Duration = Duration::from_millis(5);
 
 /// A sequencer that answers nothing for so long, with something under way, is looked after.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -62,9 +65,8 @@ struct State {
     fruitless: u32,
     /// A thread is sending: only one at a time, so that order holds without a lock held.
     sending: bool,
-    /// A batch that was refused here, by its writer and sequence number. The sequencer never saw it,
-    /// so what this writer has behind it is refused here too, until it comes again (contract L10).
-    refused: Option<(WriterId, u64)>,
+    /// The link takes no more just now: what was not sent waits, and all that comes behind it.
+    full: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,7 +81,6 @@ enum Phase {
 
 struct Out {
     key: u64,
-    writer: WriterId,
     /// The sequence number of its first entry.
     seq: u64,
     batch: Bytes,
@@ -130,16 +131,11 @@ impl Appends {
                 drop(state);
                 return ack.complete(Err(LogletError::Sealed));
             }
-            let (writer, seq) = (batch.header().writer, batch.header().first_seq);
-            state.refused = state.refused.filter(|refused| refused.0 == writer && refused.1 != seq);
-            if let Some((_, expected)) = state.refused {
-                drop(state);
-                return ack.complete(Err(LogletError::OutOfOrder { expected }));
-            }
+            let seq = batch.header().first_seq;
             let key = state.next_key;
             state.next_key += 1;
             let batch = batch.as_bytes().clone();
-            state.out.push_back(Out { key, writer, seq, batch, at, sent: false, ack });
+            state.out.push_back(Out { key, seq, batch, at, sent: false, ack });
             if !std::mem::replace(&mut state.watched, true) {
                 let weak = self.weak.clone();
                 self.runtime.spawn(env::task(watch(weak)));
@@ -154,7 +150,7 @@ impl Appends {
             let (key, round, resend, packet) = {
                 let mut state = self.state();
                 let state = &mut *state;
-                if state.sending || state.phase != Phase::Flowing {
+                if state.sending || state.full || state.phase != Phase::Flowing {
                     return;
                 }
                 let at = state.gone_out;
@@ -183,7 +179,7 @@ impl Appends {
                         let Some(appends) = weak.upgrade() else { return };
                         match answer {
                             Err(NetError::NotSent(error)) if is_busy(&error) && !resend => {
-                                appends.refuse(key, &error);
+                                appends.wait(key);
                             }
                             answer => appends.answered(key, round, answer),
                         }
@@ -195,18 +191,25 @@ impl Appends {
         }
     }
 
-    /// The link takes no more now: nothing of this batch went out, nor of those behind it.
-    fn refuse(&self, key: u64, why: &Error) {
-        let refused: Vec<Out> = {
+    /// The link takes no more now: nothing of this batch went out. It is tried again, and what comes
+    /// behind it waits too.
+    fn wait(&self, key: u64) {
+        {
             let mut state = self.state();
             let Some(at) = state.out.iter().position(|out| out.key == key) else { return };
             state.gone_out = state.gone_out.min(at);
-            state.refused = Some((state.out[at].writer, state.out[at].seq));
-            state.out.drain(at..).collect()
-        };
-        for out in refused {
-            out.ack.complete(Err(LogletError::Refused(why.clone())));
+            state.out[at].sent = false;
+            if std::mem::replace(&mut state.full, true) {
+                return;
+            }
         }
+        let weak = self.weak.clone();
+        self.runtime.spawn(env::task(async move {
+            tokio::time::sleep(FULL_PAUSE).await;
+            let Some(appends) = weak.upgrade() else { return };
+            appends.state().full = false;
+            appends.pump();
+        }));
     }
 
     fn answered(&self, key: u64, round: u64, answer: Result<Packet, NetError>) {
@@ -254,6 +257,7 @@ impl Appends {
         if at < state.gone_out {
             state.gone_out -= 1;
         }
+        state.full = false;
         drop(state);
         out.ack.complete(outcome);
         self.pump();
