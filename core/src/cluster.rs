@@ -90,6 +90,14 @@ impl LogletParams {
     }
 }
 
+/// Who may answer a question about the whole cluster.
+#[derive(Debug)]
+pub(crate) struct Somebody {
+    /// `None`: whoever is at an address.
+    pub(crate) member: Option<MemberId>,
+    pub(crate) link: Arc<dyn Link>,
+}
+
 /// Links to all nodes.
 pub(crate) struct Net {
     transport: Arc<dyn Transport>,
@@ -249,19 +257,33 @@ impl Net {
         request: Request,
         body: Bytes,
     ) -> Result<(Reply, Bytes), NetError> {
-        let link = self.link(member, lane).map_err(NetError::NotSent)?;
-        let mut answer = limited(ask(&*link, request.clone(), body.clone())).await;
-        // Perhaps it is somewhere else by now.
+        let mut answer = self.ask_once(member, lane, request.clone(), body.clone()).await;
+        // Perhaps it is somewhere else by now, or came when this copy of the cluster was old already.
         if matches!(answer, Err(NetError::NotSent(_))) && self.look_for(member).await {
-            let link = self.link(member, lane).map_err(NetError::NotSent)?;
-            answer = limited(ask(&*link, request, body)).await;
+            answer = self.ask_once(member, lane, request, body).await;
         }
+        self.note(member, answer.is_ok());
+        answer
+    }
+
+    async fn ask_once(
+        &self,
+        member: MemberId,
+        lane: Lane,
+        request: Request,
+        body: Bytes,
+    ) -> Result<(Reply, Bytes), NetError> {
+        let link = self.link(member, lane).map_err(NetError::NotSent)?;
+        limited(ask(&*link, request, body)).await
+    }
+
+    /// Whether a member answered when it was asked.
+    pub(crate) fn note(&self, member: MemberId, answered: bool) {
         let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
-        match answer.is_ok() {
+        match answered {
             true => drop(silent.remove(&member)),
             false => drop(silent.insert(member, Instant::now())),
         }
-        answer
     }
 
     /// Whether a member did not answer when it was asked last, and that is not long ago.
@@ -293,10 +315,10 @@ impl Net {
     }
 
     /// Everybody who may answer a question about the whole cluster, in turn: this process's own
-    /// node first, then those that are known, then the seeds.
-    pub(crate) fn anybody(&self) -> Vec<Arc<dyn Link>> {
+    /// node first, then those that are known, then the seeds, and at the very end who is silent.
+    pub(crate) fn anybody(&self) -> Vec<Somebody> {
         let cluster = self.cluster();
-        let mut links: Vec<Arc<dyn Link>> = Vec::new();
+        let mut all: Vec<Somebody> = Vec::new();
         let turn = {
             let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
             *turn = turn.wrapping_add(1);
@@ -310,19 +332,26 @@ impl Net {
             let holders = holders.min(nodes.len());
             nodes[..holders].rotate_left(turn % holders);
         }
-        if let Some((_, local)) = self.own() {
-            links.push(local.clone());
+        if let Some((member, local)) = self.own() {
+            all.push(Somebody { member: Some(*member), link: local.clone() });
         }
-        for node in nodes {
-            if !self.is_local(node.member())
-                && let Ok(link) = self.link(node.member(), Lane::Control)
+        for member in nodes.into_iter().map(Node::member) {
+            if !self.is_local(member)
+                && let Ok(link) = self.link(member, Lane::Control)
             {
-                links.push(link);
+                all.push(Somebody { member: Some(member), link });
             }
         }
         let known = |seed: &&String| !cluster.nodes.iter().any(|node| node.address == **seed);
-        links.extend(self.seeds.iter().filter(known).map(|seed| self.link_to(seed)));
-        links
+        let seeds = self.seeds.iter().filter(known);
+        all.extend(seeds.map(|seed| Somebody { member: None, link: self.link_to(seed) }));
+        all.sort_by_key(|somebody| self.was_silent(somebody));
+        all
+    }
+
+    /// As [`is_silent`](Self::is_silent); nobody knows it of an address.
+    pub(crate) fn was_silent(&self, somebody: &Somebody) -> bool {
+        somebody.member.is_some_and(|member| self.is_silent(member))
     }
 
     /// Asks one after the other until one answers; the second value is whether an earlier one may
@@ -333,8 +362,12 @@ impl Net {
     pub(crate) async fn ask_anybody(&self, request: &Request) -> Result<(Reply, bool), NetError> {
         let mut lost = false;
         let mut why = Error::new(ErrorCode::Unavailable, "no node of the cluster is known");
-        for link in self.anybody() {
-            match limited(ask(&*link, request.clone(), Bytes::new())).await {
+        for Somebody { member, link } in self.anybody() {
+            let answer = limited(ask(&*link, request.clone(), Bytes::new())).await;
+            if let Some(member) = member {
+                self.note(member, answer.is_ok());
+            }
+            match answer {
                 Ok((Reply::Failure(failure), _)) if failure.sends_on() => {
                     // Only a refusal surely did nothing.
                     lost |= failure.kind() != FailureKind::Refused;
@@ -477,5 +510,50 @@ mod tests {
         assert!(futures_util::poll!(parked.as_mut()).is_pending(), "it asks");
         let other = tokio::time::timeout(Duration::from_secs(60), net.look_for(member));
         assert!(!other.await.expect("it does not wait for the other one"), "it is where it was");
+    }
+
+    fn node(number: u32) -> Node {
+        let storage = Some(u128::from(number * 11).into());
+        Node { number, storage, address: format!("10.0.0.{number}:1"), ..Node::default() }
+    }
+
+    fn cluster(version: u64, nodes: Vec<Node>) -> Cluster {
+        Cluster { id: Some(7.into()), version, nodes, ..Cluster::default() }
+    }
+
+    /// Every node answers, and knows that there are two.
+    #[derive(Debug)]
+    struct Two;
+
+    impl Transport for Two {
+        fn link(&self, _to: &Target, _lane: Lane) -> Arc<dyn Link> {
+            Arc::new(Two)
+        }
+
+        fn close(&self) {}
+    }
+
+    impl Link for Two {
+        fn call(&self, request: Packet, done: Done) {
+            let reply = match request.to_request() {
+                Ok(Request::Describe(_)) => Reply::Cluster(cluster(2, vec![node(1), node(2)])),
+                _ => Reply::Done(Nothing {}),
+            };
+            done(Ok(Packet::reply(reply, Bytes::new())));
+        }
+
+        fn tell(&self, _notice: Packet) {}
+    }
+
+    #[tokio::test]
+    async fn a_node_that_joined_later_is_found() {
+        let net = Net::new(Arc::new(Two), Vec::new());
+        net.learn(&cluster(1, vec![node(1)]));
+        let asked =
+            net.ask(node(2).member(), Lane::Control, Request::Describe(Nothing {}), Bytes::new());
+        assert!(asked.await.is_ok(), "others know where it is");
+        let asked =
+            net.ask(node(3).member(), Lane::Control, Request::Describe(Nothing {}), Bytes::new());
+        assert!(matches!(asked.await, Err(NetError::NotSent(_))), "nobody knows that one");
     }
 }

@@ -5,7 +5,9 @@
 
 mod servers;
 
-use virtuallog::server::{self, Roles, Server, ServerConfig};
+use std::time::Duration;
+
+use virtuallog::server::{self, MemberStatus, Roles, Server, ServerConfig};
 use virtuallog::testing::Rng;
 use virtuallog::{ErrorCode, LogPos, VirtualLog};
 
@@ -370,6 +372,41 @@ async fn t55_what_a_lost_node_held_is_rebuilt_elsewhere() {
     }
     append_numbers(&log, 50..60).await;
     assert_numbers(&log, 60).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_copies_what_it_missed_of_closed_segments() {
+    let mut cluster = Cluster::start(3).await;
+    let log = cluster.open("x").await;
+    append_numbers(&log, 0..20).await;
+    let away = (cluster.sequencer("x").await + 1) % 3;
+    cluster.stop(away).await;
+    append_numbers(&log, 20..40).await;
+    for end in [60, 80] {
+        // The second of these segments begins and ends without it.
+        log.reconfig_extend("native:3", None).await.expect("extended");
+        append_numbers(&log, end - 20..end).await;
+    }
+    cluster.rebuild_after = Duration::from_millis(100);
+    cluster.restart(away).await;
+    let whole = async {
+        loop {
+            let status = server::status(&cluster.url("x")).await.expect("a status");
+            let closed = status.iter().filter_map(|(segment, status)| {
+                let stop = segment.to_loglet(segment.stop?).0;
+                let members = &status.as_ref().expect("native").members;
+                assert_eq!(members.len(), 3);
+                let has = |m: &MemberStatus| m.sealed == Some(true) && m.tail == Some(stop);
+                Some(members.iter().all(has))
+            });
+            let closed: Vec<bool> = closed.collect();
+            if closed == [true, true] {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(HANG, whole).await.expect("all three have all of it");
+    assert_numbers(&log, 80).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -91,6 +91,12 @@ impl FileMetaStore {
         Ok(Self::new(disk, dir, false))
     }
 
+    /// Why it does nothing any more, if that is so: after a failed sync it has to be opened anew.
+    #[must_use]
+    pub fn failure(&self) -> Option<Error> {
+        self.0.poison.error()
+    }
+
     /// Opens the registers in `dir` beside their writer: takes no lock and never writes. A directory
     /// that is not there yet holds no registers.
     pub fn open_read_only(disk: Arc<dyn Disk>, dir: impl Into<PathBuf>) -> Self {

@@ -139,10 +139,21 @@ impl MetaStore for RemoteMetaStore {
         loop {
             let watch = MetaWatch { name: name.to_owned(), after };
             let mut why = Error::new(ErrorCode::Unavailable, "no node of the cluster is known");
-            for link in self.net.anybody() {
+            let mut answered = false;
+            for somebody in self.net.anybody() {
+                // Who is silent would tell nothing new, for as long.
+                if answered && self.net.was_silent(&somebody) {
+                    break;
+                }
                 let request = Request::MetaWatch(watch.clone());
-                let answer = ask(&*link, request, Bytes::new());
-                match tokio::time::timeout(WATCH_TIMEOUT, answer).await {
+                let answer = ask(&*somebody.link, request, Bytes::new());
+                let answer = tokio::time::timeout(WATCH_TIMEOUT, answer).await;
+                let told = matches!(answer, Ok(Ok(_)));
+                answered |= told;
+                if let Some(member) = somebody.member {
+                    self.net.note(member, told);
+                }
+                match answer {
                     Ok(Ok((Reply::Register(register), _))) if register.version > after => {
                         return Ok(register.into());
                     }

@@ -16,7 +16,7 @@ use virtuallog_protocol::{LogId, LogletId, Segment};
 
 use super::Roles;
 use super::health::Health;
-use super::node::{Active, DRAINING, Node, done};
+use super::node::{Active, Node, done};
 use crate::cluster::{MemberId, Net, limited, unexpected};
 use crate::env;
 use crate::error::{BoxError, Error, ErrorCode, Result};
@@ -30,8 +30,8 @@ use crate::storage::whole::Whole;
 use crate::url::{Location, LogUrl, RESERVED_NAME};
 use crate::virtuallog::VirtualLog;
 use crate::wire::messages::{
-    Cluster, FailureKind, Init, Loglet, LogletParams, NODES_MAX, Node as NodeRow, NodeNumber,
-    Nothing, Reply, Request,
+    Cluster, DRAINING, FailureKind, Init, JOINING, Loglet, LogletParams, NODES_MAX,
+    Node as NodeRow, NodeNumber, Nothing, Reply, Request,
 };
 use crate::wire::transport::{Lane, ask};
 
@@ -233,7 +233,8 @@ pub(super) async fn admit(node: &Arc<Node>, row: NodeRow) -> Result<Reply> {
         }
         let number = cluster.next_node;
         cluster.next_node = number.checked_add(1).ok_or_else(unexpected)?;
-        cluster.nodes.push(NodeRow { number, state: 0, alive: false, sequences: 0, ..row.clone() });
+        let state = JOINING;
+        cluster.nodes.push(NodeRow { number, state, alive: false, sequences: 0, ..row.clone() });
         Ok(true)
     })
     .await?;
@@ -515,9 +516,9 @@ pub async fn nodes(store: &str) -> Result<ClusterInfo> {
 
 async fn administer(net: &Net, request: Request) -> Result<()> {
     let mut why = Error::new(ErrorCode::Unavailable, "no node answers");
-    for link in net.anybody() {
+    for somebody in net.anybody() {
         // As long as it takes.
-        match ask(&*link, request.clone(), Bytes::new()).await {
+        match ask(&*somebody.link, request.clone(), Bytes::new()).await {
             Ok((Reply::Failure(failure), _)) if failure.sends_on() => why = failure.error(),
             Ok((Reply::Failure(failure), _)) => return Err(failure.error()),
             Ok(_) => return Ok(()),

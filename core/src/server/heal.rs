@@ -19,20 +19,22 @@ use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use virtuallog_protocol::LogletConfig;
 use virtuallog_protocol::chain::{Chain, Life, Next};
-use virtuallog_protocol::{LogId, LogletConfig, LogletId};
 
-use super::admin;
 use super::node::{Active, Node};
+use super::{admin, share};
 use crate::cluster::MemberId;
-use crate::env::{self, planted};
+use crate::env;
 use crate::error::{Error, ErrorCode, Result};
 use crate::log::{Log, meta_error};
 use crate::loglets::native;
 use crate::metastore::MetaStore;
 use crate::store::{Options, Store};
 use crate::url::RESERVED_NAME;
-use crate::wire::messages::{Cluster, Loglet, LogletParams, Reply, Request, Suspect};
+use crate::wire::messages::{
+    Cluster, DRAINING, JOINING, Loglet, LogletParams, Reply, Request, Suspect,
+};
 use crate::wire::transport::Lane;
 
 /// Between two looks when nothing tells of a change.
@@ -53,8 +55,6 @@ const CALM: Duration = Duration::from_secs(60);
 const MEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two looks for segments to roll.
 const ROLL_LOOK: Duration = Duration::from_secs(1);
-/// Between two looks for loglets that no chain names any more.
-const SWEEP: Duration = Duration::from_secs(60);
 
 /// Everything that a node does by itself, for ever.
 pub(super) async fn run(node: Arc<Node>) {
@@ -71,7 +71,7 @@ pub(super) async fn run(node: Arc<Node>) {
         follow(&node),
         announce(&node, active),
         roll(&node),
-        sweep(&node),
+        share::run(&node, active),
         watch_chains(&node, active),
     );
 }
@@ -107,16 +107,23 @@ async fn follow(node: &Arc<Node>) {
     }
 }
 
-/// Tells the cluster where this node is now, and that it is not being drained.
+/// Tells the cluster where this node is now, that it is not being drained, and once it votes that it
+/// is no newcomer any more.
 async fn announce(node: &Arc<Node>, active: &Active) {
+    let mut changed = active.health.changed.subscribe();
     loop {
         let mine = node.row(active.me.0);
+        let votes = active.health.votes();
         let told = admin::change(node, |cluster| {
             let Some(row) = cluster.nodes.iter_mut().find(|row| row.number == mine.number) else {
                 return Ok(false);
             };
-            let draining = node.draining.load(Ordering::Acquire);
-            let place = (mine.address.clone(), mine.zone.clone(), mine.roles, u32::from(draining));
+            let state = match node.draining.load(Ordering::Acquire) {
+                true => DRAINING,
+                false if row.state == JOINING && !votes => JOINING,
+                false => 0,
+            };
+            let place = (mine.address.clone(), mine.zone.clone(), mine.roles, state);
             if (row.address.clone(), row.zone.clone(), row.roles, row.state) == place {
                 return Ok(false);
             }
@@ -124,15 +131,20 @@ async fn announce(node: &Arc<Node>, active: &Active) {
             Ok(true)
         });
         match told.await {
-            Ok(_) => return,
-            Err(error) => tracing::debug!(%error, "the cluster is not told of this node yet"),
+            Ok(_) if votes => return,
+            Ok(_) => {
+                let _ = changed.changed().await;
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the cluster is not told of this node yet");
+                tokio::time::sleep(LOOK).await;
+            }
         }
-        tokio::time::sleep(LOOK).await;
     }
 }
 
 /// What a node reconfigures logs with.
-fn store(node: &Node) -> Arc<Store> {
+pub(super) fn store(node: &Node) -> Arc<Store> {
     Arc::new(Store::cluster(&node.net))
 }
 
@@ -141,7 +153,7 @@ async fn log_of(store: &Arc<Store>, name: &str, chain: Chain) -> Result<Arc<Log>
 }
 
 /// Every log with its chain.
-async fn chains(store: &Store) -> Result<Vec<(String, Chain)>> {
+pub(super) async fn chains(store: &Store) -> Result<Vec<(String, Chain)>> {
     let mut found = Vec::new();
     for name in store.metastore.list().await.map_err(meta_error)? {
         let versioned = store.metastore.get(&name).await.map_err(meta_error)?;
@@ -153,7 +165,7 @@ async fn chains(store: &Store) -> Result<Vec<(String, Chain)>> {
     Ok(found)
 }
 
-fn native_params(config: &LogletConfig) -> Option<LogletParams> {
+pub(super) fn native_params(config: &LogletConfig) -> Option<LogletParams> {
     let native = config.kind == native::KIND;
     native.then(|| LogletParams::decode_from(&config.params).ok()).flatten()
 }
@@ -248,28 +260,6 @@ async fn roll(node: &Arc<Node>) {
             extend_where(node, |chain, _| full.contains(&chain.loglet_id(chain.active()))).await;
         if let Err(error) = rolled {
             tracing::warn!(%error, "a segment that is too large or too old was not rolled");
-        }
-    }
-}
-
-/// Deletes loglets on this disk that a log's chain says are dead. What no chain speaks of stays.
-async fn sweep(node: &Arc<Node>) {
-    loop {
-        tokio::time::sleep(SWEEP).await;
-        let held: Vec<LogId> = node.storage.loglets().into_iter().map(|id| id.log).collect();
-        let Ok(chains) = chains(&store(node)).await else { continue };
-        for (_, chain) in chains.iter().filter(|(_, chain)| held.contains(&chain.log)) {
-            let (live, bound) = chain.live();
-            let dead = |id: &LogletId| {
-                let bound =
-                    if planted::has(planted::Bug::SweepsUnnamed) { u32::MAX } else { bound };
-                id.log == chain.log && id.segment < bound && !live.contains(&id.segment)
-            };
-            let bound = if planted::has(planted::Bug::SweepsUnnamed) { u32::MAX } else { bound };
-            if node.storage.loglets().iter().any(dead) {
-                let answer = crate::wire::serve::Answer::new(drop);
-                node.log_server.retire(chain.log, live, bound, answer);
-            }
         }
     }
 }
@@ -435,7 +425,7 @@ async fn diagnose(
         }
         let spare = cluster.nodes.iter().any(|row| {
             super::Roles::from_bits(row.roles).log
-                && row.state != super::node::DRAINING
+                && row.state != DRAINING
                 && active.health.is_alive(row.member())
                 && !params.member_ids().any(|member| member == row.member())
         });

@@ -9,8 +9,8 @@
 //! others confirmed that they remember no more than its own disk does: a disk that was restored from
 //! an old image has forgotten what it promised (rule N7, design 5.12). Enough is half of all nodes,
 //! rounded down, so that together with the node itself they are a majority; nodes also tell each other
-//! what they remember of third ones, so that one that was away learns it. A one-node cluster has nobody
-//! to ask.
+//! what they remember of third ones, so that one that was away learns it. One that is only just joining
+//! remembers nothing yet: it is neither counted nor asked. A one-node cluster has nobody to ask.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +26,7 @@ use crate::cluster::{MemberId, Net};
 use crate::env::{self, planted};
 use crate::error::{Error, ErrorCode};
 use crate::storage::Storage;
-use crate::wire::messages::{Life, Member, Ping, Pong, Reply, Request, Seen};
+use crate::wire::messages::{JOINING, Life, Member, Node as Row, Ping, Pong, Reply, Request, Seen};
 use crate::wire::transport::{Lane, NetError, ask};
 
 /// A node that came within this time is waited for before something is placed; between two looks.
@@ -173,19 +173,16 @@ impl Health {
         let mut tasks = JoinSet::new();
         loop {
             let cluster = net.cluster();
-            let others: BTreeSet<MemberId> = cluster
-                .nodes
-                .iter()
-                .map(crate::wire::messages::Node::member)
-                .filter(|member| *member != self.me)
-                .collect();
+            let rows = || cluster.nodes.iter().filter(|row| row.member() != self.me);
+            let others: BTreeSet<MemberId> = rows().map(Row::member).collect();
             for member in others.difference(&watched) {
                 let (health, net, member) = (self.clone(), net.clone(), *member);
                 tasks.spawn(env::task(async move { health.watch(&net, member).await }));
             }
             self.state().peers.retain(|member, _| others.contains(member));
             watched = others;
-            self.judge(watched.len());
+            let count = |row: &&Row| row.state != JOINING;
+            self.judge(&rows().filter(count).map(Row::member).collect());
             tokio::time::sleep(self.heartbeat).await;
             while tasks.try_join_next().is_some() {}
         }
@@ -291,19 +288,19 @@ impl Health {
         self.changed.send_modify(|count| *count += 1);
     }
 
-    /// Votes once enough others confirmed and recorded this life.
-    fn judge(&self, others: usize) {
+    /// Votes once enough `others` confirmed and recorded this life.
+    fn judge(&self, others: &BTreeSet<MemberId>) {
         if self.votes() || self.forgot.borrow().is_some() {
             return;
         }
         // Of all nodes half, rounded down.
-        let enough = others.div_ceil(2);
+        let enough = others.len().div_ceil(2);
         let mut state = self.state();
-        if !state.announcing && state.confirmed.len() >= enough {
+        if !state.announcing && state.confirmed.intersection(others).count() >= enough {
             state.announcing = true;
             self.hurry.notify_waiters();
         }
-        if state.announcing && state.recorded.len() >= enough {
+        if state.announcing && state.recorded.intersection(others).count() >= enough {
             drop(state);
             self.votes.store(true, Ordering::Release);
             self.changed.send_modify(|count| *count += 1);

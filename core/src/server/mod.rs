@@ -15,6 +15,7 @@ pub(crate) mod log_server;
 pub(crate) mod node;
 mod place;
 mod sequencers;
+mod share;
 
 use std::fmt;
 use std::path::PathBuf;

@@ -28,8 +28,8 @@ use crate::metastores::paxos::PaxosNode;
 use crate::metastores::remote::to_reply;
 use crate::storage::{Disk, Storage};
 use crate::wire::messages::{
-    Bits, Cluster, Create, Failure, FailureKind, Hello, Life, LogletParams, Member, MetaPut,
-    MetaWatch, Names, Node as NodeRow, Nothing, Place, Reply, Request, VERSION, Welcome,
+    Bits, Cluster, Create, DRAINING, Failure, FailureKind, Hello, Life, LogletParams, Member,
+    MetaPut, MetaWatch, Names, Node as NodeRow, Nothing, Place, Reply, Request, VERSION, Welcome,
 };
 use crate::wire::serve::{Answer, CREDIT_BYTES, Caller, Handler};
 
@@ -37,8 +37,6 @@ use crate::wire::serve::{Answer, CREDIT_BYTES, Caller, Handler};
 const WATCH_HOLD: Duration = Duration::from_secs(4);
 /// Most loglets of one log that are alive: those of its chain, and copies under way.
 const LIVE_MAX: usize = 2 * CHAIN_SEGMENTS_MAX;
-/// [`NodeRow::state`] of a node that is being drained.
-pub(crate) const DRAINING: u32 = 1;
 
 /// A node and its roles.
 #[derive(Debug)]

@@ -48,6 +48,8 @@ pub(crate) enum Request {
     Create {
         id: LogletId,
         base: LogletPos,
+        /// The newest chain names it.
+        named: bool,
         done: Reply,
     },
     Seal {

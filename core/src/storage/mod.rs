@@ -301,7 +301,13 @@ impl Storage {
 
     /// Makes a loglet that starts at `base`. One that is there with the same base is fine.
     pub fn create(&self, id: LogletId, base: LogletPos, done: Done) {
-        self.submit(Request::Create { id, base, done: Reply::new(done) });
+        self.submit(Request::Create { id, base, named: false, done: Reply::new(done) });
+    }
+
+    /// As [`create`](Self::create), of one that the log's newest chain names: so it may also be below
+    /// the bound of [`retire`](Self::retire), when this store missed it until now.
+    pub fn create_named(&self, id: LogletId, base: LogletPos, done: Done) {
+        self.submit(Request::Create { id, base, named: true, done: Reply::new(done) });
     }
 
     /// Ends a loglet for good.
@@ -315,7 +321,7 @@ impl Storage {
     }
 
     /// Deletes every loglet of `log` below segment `bound` that is not in `live`, and refuses for
-    /// ever to create one below `bound`.
+    /// ever to [`create`](Self::create) one below `bound`: a message that comes late makes no loglet anew.
     pub fn retire(&self, log: LogId, live: Vec<u32>, bound: u32, done: Done) {
         self.submit(Request::Retire { log, live, bound, done: Reply::new(done) });
     }

@@ -522,7 +522,7 @@ pub(crate) struct Node {
     /// 1: holds logs; 2: sequences; 4: may hold the MetaStore.
     #[prost(uint32, tag = "5")]
     pub(crate) roles: u32,
-    /// 0: active; 1: draining, nothing new is placed on it.
+    /// 0: active; [`DRAINING`]; [`JOINING`].
     #[prost(uint32, tag = "6")]
     pub(crate) state: u32,
     /// In an answer to `Describe`: whether it was heard of lately.
@@ -532,6 +532,11 @@ pub(crate) struct Node {
     #[prost(uint32, tag = "8")]
     pub(crate) sequences: u32,
 }
+
+/// [`Node::state`] of one on which nothing new is placed.
+pub(crate) const DRAINING: u32 = 1;
+/// [`Node::state`] of one that was taken into the cluster and has not voted yet.
+pub(crate) const JOINING: u32 = 2;
 
 /// Makes a cluster of nodes that belong to none.
 #[derive(Clone, PartialEq, Message)]

@@ -20,6 +20,8 @@ pub(crate) struct Cluster {
     /// Where each listens, once that is settled.
     pub(crate) addresses: Vec<String>,
     pub(crate) runtime: Option<tokio::runtime::Runtime>,
+    /// Of servers that are started from now on.
+    pub(crate) rebuild_after: Duration,
 }
 
 impl Drop for Cluster {
@@ -47,7 +49,9 @@ impl Cluster {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = Some(runtime.expect("a runtime"));
         let servers = (0..count).map(|_| None).collect();
-        let mut cluster = Cluster { servers, dirs, addresses: Vec::new(), runtime };
+        let rebuild_after = ServerConfig::default().rebuild_after;
+        let addresses = Vec::new();
+        let mut cluster = Cluster { servers, dirs, addresses, runtime, rebuild_after };
         for at in 0..count {
             cluster.launch(at).await;
         }
@@ -63,6 +67,7 @@ impl Cluster {
 
     pub(crate) async fn launch(&mut self, at: usize) {
         let mut config = config(self.dirs[at].path().join("data"));
+        config.rebuild_after = self.rebuild_after;
         if let Some(address) = self.addresses.get(at) {
             config.listen.clone_from(address);
         }

@@ -370,12 +370,14 @@ impl Quorum {
         }
     }
 
-    /// Brings sealed LogServers to the same tail, as far as it goes. What happened is told to `check`.
-    async fn repair(&self, plan: Plan, check: &mut TailCheck) {
+    /// Brings sealed LogServers to the same tail, as far as it goes; whether that was all the way. What
+    /// happened is told to `check`.
+    async fn repair(&self, plan: Plan, check: &mut TailCheck) -> bool {
         let mut repair = Repair::<StampedBatch>::new(plan);
         loop {
             match repair.step() {
-                RepairStep::Done | RepairStep::Restart => return,
+                RepairStep::Done => return true,
+                RepairStep::Restart => return false,
                 RepairStep::Fetch { server, from, to } => {
                     match self.fetch(server, from, to).await {
                         Ok(batches) => repair.fetched(server, batches),
@@ -403,6 +405,38 @@ impl Quorum {
                     }
                 }
             }
+        }
+    }
+
+    /// Brings all members that answer to `stop`, where the chain closed the loglet: what ends below
+    /// there is copied from the others.
+    ///
+    /// # Errors
+    /// `Unknown` when it was retired; `Unavailable` when no majority answers.
+    pub(crate) async fn fill_up(&self, stop: LogletPos) -> Result<(), LogletError> {
+        // First of all, because who does not know the loglet yet is no majority's part in anything else.
+        let sealed = futures_util::future::join_all((0..self.len()).map(|at| self.seal_one(at)));
+        let (mut servers, mut unknown, mut why) = (Vec::new(), 0, None);
+        for (at, outcome) in sealed.await {
+            match outcome {
+                Ok(tail) => servers.push((at, local_tail(&tail))),
+                Err(LogletError::Unknown(_)) => unknown += 1,
+                Err(error) => why = Some(error),
+            }
+        }
+        if servers.len() < self.majority() {
+            return Err(self.too_few(unknown, why));
+        }
+        let trimmed = self.trim_point().await?;
+        let mut check = TailCheck::new(trimmed, self.len());
+        for (at, tail) in &servers {
+            check.answered(*at, *tail);
+        }
+        let servers = servers.into_iter().map(|(at, tail)| (at, tail.tail)).collect();
+        // All the way from the trim point: it is not about who acknowledged what, but about who has it.
+        match self.repair(Plan { from: trimmed, to: stop, servers }, &mut check).await {
+            true => self.trim(trimmed).await.map(drop),
+            false => Err(LogletError::Unavailable("a member stopped answering".into())),
         }
     }
 
@@ -516,8 +550,8 @@ fn local_tail(tail: &messages::LocalTail) -> LocalTail {
     LocalTail { tail: tail.tail.into(), sealed: tail.sealed }
 }
 
-/// Tells every node that holds logs which loglets of a log are dead. Nodes that are away learn it from
-/// the chain when they are back.
+/// Tells every node that holds logs which loglets of a log are dead. Nodes that are away, or silent
+/// just now, learn it from the chain when they are back.
 pub(super) async fn retire(
     net: &Net,
     log: LogId,
@@ -525,9 +559,11 @@ pub(super) async fn retire(
     bound: u32,
 ) -> Result<(), LogletError> {
     let cluster = net.cluster();
-    let told = cluster.nodes.iter().map(|node| {
+    let all = cluster.nodes.iter().map(crate::wire::messages::Node::member);
+    let (silent, heard): (Vec<_>, Vec<_>) = all.partition(|member| net.is_silent(*member));
+    let told = if heard.is_empty() { silent } else { heard }.into_iter().map(|member| {
         let request = Request::Retire(Retire { log: log.0.into(), live: live.to_vec(), bound });
-        net.ask(node.member(), Lane::Control, request, Bytes::new())
+        net.ask(member, Lane::Control, request, Bytes::new())
     });
     let mut why = None;
     for answer in futures_util::future::join_all(told).await {
