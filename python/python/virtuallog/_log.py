@@ -6,15 +6,17 @@ be shared by threads; a reader or subscription belongs to one thread at a time.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
-from operator import length_hint
+from itertools import islice
+from operator import index, length_hint
 from types import TracebackType
 from typing import Final, Literal
 
 from . import _native
 from ._native import Entry
 from ._types import Appended, Chain, Payload, Plan, Start, Tail, Timeout, Trimmed, VerifyReport
-from .errors import VirtualLogError
+from .errors import InvalidError, VirtualLogError
 
 BATCH_ENTRIES: Final = 1024
 """How many entries iteration fetches at a time, at most."""
@@ -275,12 +277,11 @@ class Reader(Iterator[Entry]):
         An empty list is the end. `DeadlineError` when ``timeout`` seconds pass first; nothing is
         lost then.
         """
-        rest = list(self._batch)
-        if not rest:
+        size = batch_size(entries_max)
+        batch = list(islice(self._batch, size))
+        if not batch:
             wait = self._timeout if timeout is ... else timeout
-            return self._native.next_batch(entries_max, wait).wait()
-        batch = rest[:entries_max]
-        self._batch = iter(rest[entries_max:])
+            return self._native.next_batch(size, wait).wait()
         self._last = batch[-1]
         return batch
 
@@ -367,3 +368,13 @@ def logs(url: str, *, timeout: Timeout = ...) -> list[str]:
 
 def _seconds(log: Log, timeout: Timeout) -> float | None:
     return log.timeout if timeout is ... else timeout
+
+
+def batch_size(entries_max: int) -> int:
+    """How many entries a batch may have: checked before any of them is taken."""
+    if isinstance(entries_max, bool):
+        raise TypeError("a batch's size is an int, not bool")
+    size = index(entries_max)
+    if size < 1:
+        raise InvalidError(f"a batch has at least one entry: ask for 1, not {size}")
+    return min(size, sys.maxsize)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, Iterator
+from itertools import islice
 from operator import length_hint
 from types import TracebackType
 from typing import Any, Literal
@@ -27,7 +28,7 @@ from typing import Any, Literal
 from . import _native
 from ._aio_cluster import Server, drain, init, move, nodes, remove
 from ._driver import Driver, driver
-from ._log import BATCH_ENTRIES
+from ._log import BATCH_ENTRIES, batch_size
 from ._native import Entry
 from ._types import Appended, Chain, Payload, Plan, Start, Tail, Timeout, Trimmed, VerifyReport
 from .errors import ClosedError, InvalidError
@@ -274,11 +275,13 @@ class Reader(AsyncIterator[Entry]):
         An empty list is the end. `DeadlineError` when ``timeout`` seconds pass first; nothing is
         lost then.
         """
-        rest = list(self._batch)
-        if not rest:
-            rest = await self._next(entries_max, self._timeout if timeout is ... else timeout)
-        batch, rest = rest[:entries_max], rest[entries_max:]
-        self._batch = iter(rest)
+        size = batch_size(entries_max)
+        batch = list(islice(self._batch, size))
+        if not batch:
+            fetched = await self._next(size, self._timeout if timeout is ... else timeout)
+            # More than that where a wait with another size was cancelled.
+            batch = fetched[:size]
+            self._batch = iter(fetched[size:])
         if batch:
             self._last = batch[-1]
         return batch
