@@ -22,6 +22,10 @@ use crate::op::Op;
 use crate::per_process::PerProcess;
 use crate::runtime;
 
+/// Most entries that are fetched at a time, unless more are asked for: each fetch is a turn of our runtime,
+/// and what it brings is bounded by the core's stretches of about 1 MiB anyway.
+const FETCH_ENTRIES: usize = 8192;
+
 /// Entries that follow each other in the log. Empty: the bounded read is at its end, or the log
 /// that was followed was ended for good.
 pub type Batch = Vec<Entry>;
@@ -176,7 +180,7 @@ impl State {
         let runtime = runtime::runtime()?;
         self.source = match mem::replace(&mut self.source, Source::Closed) {
             Source::Idle(mut core) => Source::Fetching(runtime.spawn(async move {
-                let batch = core.next_batch(entries_max).await;
+                let batch = core.next_batch(entries_max.max(FETCH_ENTRIES)).await;
                 (core, batch)
             })),
             other => other,
