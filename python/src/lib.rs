@@ -5,6 +5,7 @@
 //! have short cuts. No thread but the caller's ever runs Python code, and no task of the facade
 //! holds a Python object. The public, documented classes are Python: `virtuallog/*.py`.
 
+mod batch;
 mod cluster;
 mod convert;
 mod entry;
@@ -25,6 +26,8 @@ mod _native {
 
     #[pymodule_export]
     use super::generation;
+    #[pymodule_export]
+    use crate::batch::Batch;
     #[pymodule_export]
     use crate::cluster::{
         LocalCluster, Relocation, Server, drain, find_program, init, local_cluster, nodes, remove,

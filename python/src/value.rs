@@ -2,10 +2,11 @@
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyList, PyTuple};
+use pyo3::types::PyTuple;
 use virtuallog_bindings as facade;
 use virtuallog_bindings::{Life, MovePhase, Next, Roles, Step};
 
+use crate::batch::Batch;
 use crate::cluster::{LocalCluster, Server};
 use crate::entry::Entry;
 use crate::log::Log;
@@ -71,11 +72,7 @@ impl Value {
             Value::Entry(entry) => {
                 Ok(entry.map(|entry| Entry::from_core(py, entry)).into_pyobject(py)?.into_any())
             }
-            Value::Batch(batch) => {
-                let entry = |entry| Bound::new(py, Entry::from_core(py, entry));
-                let entries: Vec<_> = batch.into_iter().map(entry).collect::<PyResult<_>>()?;
-                Ok(PyList::new(py, entries)?.into_any())
-            }
+            Value::Batch(batch) => Ok(Bound::new(py, Batch::new(batch))?.into_any()),
             Value::Names(names) => Ok(names.into_pyobject(py)?.into_any()),
             Value::Log(log) => Ok(Bound::new(py, Log::new(log))?.into_any()),
             Value::Reader(reader) => Ok(Bound::new(py, Reader::new(reader))?.into_any()),

@@ -7,6 +7,7 @@ import ctypes
 import pickle
 import threading
 from array import array
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -175,6 +176,37 @@ def test_iterating_and_batches_mix(log: Log) -> None:
         assert subscription.position == 3
         assert next(subscription).payload == b"d"
         assert subscription.position == 4
+
+
+def test_a_batch_is_a_sequence_of_entries(log: Log) -> None:
+    payloads = [b"%d" % number for number in range(10)] + [b"x" * 100_000]
+    log.append_many(payloads)
+    batch = log.read(0).next_batch(20)
+    assert isinstance(batch, Sequence) and isinstance(batch, virtuallog.Batch)
+    assert len(batch) == 11 and batch.payloads() == payloads
+    entries = list(batch)
+    assert batch == entries and entries == list(reversed(list(reversed(batch))))
+    assert batch != entries[:-1] and batch != 7 and entries[3] in batch
+    assert (batch[0], batch[-1]) == (entries[0], entries[10])
+    for cut in (slice(2, 5), slice(-3, None), slice(5, 2), slice(None, None, -1)):
+        assert batch[cut] == entries[cut]
+    assert batch[2:5].payloads() == payloads[2:5] and batch[2:9][1:3] == entries[3:5]
+    assert repr(batch[:1]) == f"Batch([{entries[0]!r}])"
+    for wrong in (11, -12):
+        with pytest.raises(IndexError):
+            batch[wrong]
+    with pytest.raises(TypeError):
+        batch["0"]  # type: ignore[call-overload]
+    assert not log.read(11).next_batch()
+
+
+def test_a_batch_of_what_iterating_left_has_at_least_one(log: Log) -> None:
+    log.append_many([b"a", b"b", b"c"])
+    reader = log.read(0)
+    assert next(reader).payload == b"a"
+    with pytest.raises(virtuallog.InvalidError):
+        reader.next_batch(0)
+    assert reader.next_batch().payloads() == [b"b", b"c"]
 
 
 def test_a_wait_that_times_out_loses_nothing(log: Log) -> None:

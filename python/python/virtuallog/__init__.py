@@ -12,12 +12,13 @@ cluster in this process, and `virtuallog.testing.LocalCluster` a whole cluster f
 """
 
 import warnings as _warnings
+from collections.abc import Sequence as _Sequence
 
 from . import _native, aio, errors
 from ._cluster import Server, drain, init, move, nodes, remove
 from ._log import Log, PendingAppend, Reader, Subscription, create, delete, logs, open
 from ._logging import log_to_logging
-from ._native import Entry, __version__
+from ._native import Batch, Entry, __version__
 from ._types import (
     Appended,
     Chain,
@@ -56,6 +57,7 @@ from .errors import (
 
 __all__ = [
     "Appended",
+    "Batch",
     "BusyError",
     "Chain",
     "ClosedError",
@@ -106,6 +108,8 @@ __all__ = [
     "open",
     "remove",
 ]
+
+_Sequence.register(Batch)
 
 if _native.debug_build:
     _warnings.warn(

@@ -6,15 +6,13 @@ be shared by threads; a reader or subscription belongs to one thread at a time.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator
-from itertools import islice
-from operator import index, length_hint
+from operator import length_hint
 from types import TracebackType
 from typing import Final, Literal
 
 from . import _native
-from ._native import Entry
+from ._native import Batch, Entry
 from ._types import Appended, Chain, Payload, Plan, Start, Tail, Timeout, Trimmed, VerifyReport
 from .errors import InvalidError, VirtualLogError
 
@@ -237,62 +235,71 @@ class PendingAppend:
         return self._outcome
 
 
+def split(batch: Batch, entries_max: int) -> tuple[Batch, Batch]:
+    """Its first entries, at most so many, and the others."""
+    if entries_max < 1:
+        raise InvalidError("a batch has at least one entry: ask for 1")
+    return batch[:entries_max], batch[entries_max:]
+
+
 class Reader(Iterator[Entry]):
     """Entries of a range in order. An iterator, and a context manager that closes itself.
 
     For one thread at a time. A wait that ends early (a timeout, Ctrl-C) loses nothing: go on.
     """
 
-    __slots__ = ("_batch", "_last", "_native", "_timeout")
+    __slots__ = ("_batch", "_last", "_left", "_native", "_timeout")
 
     def __init__(self, native: _native.Reader, timeout: float | None) -> None:
         self._native = native
         self._timeout = timeout
-        self._batch: Iterator[Entry] = iter(())
+        # What was read last, and what of it was not given out yet.
+        self._batch: Batch | None = None
+        self._left: Iterator[Entry] = iter(())
         self._last: Entry | None = None
 
     @property
     def position(self) -> int:
         """The next position to deliver: what to save in order to resume."""
-        if self._last is not None and length_hint(self._batch):
+        if self._last is not None and length_hint(self._left):
             return self._last.position + 1
         return self._native.position()
 
     def __next__(self) -> Entry:
-        for entry in self._batch:
+        for entry in self._left:
             self._last = entry
             return entry
-        batch = self._native.next_batch(BATCH_ENTRIES, self._timeout).wait()
-        if not batch:
+        self._batch = self._native.next_batch(BATCH_ENTRIES, self._timeout).wait()
+        if not self._batch:
             raise StopIteration
-        self._batch = iter(batch)
-        self._last = next(self._batch)
+        self._left = iter(self._batch)
+        self._last = next(self._left)
         return self._last
 
     def next_batch(
         self, entries_max: int = BATCH_ENTRIES, *, timeout: Timeout = ...
-    ) -> list[Entry]:
+    ) -> Batch:
         """The next entries: at least one, at most ``entries_max``, waiting for the first.
 
-        An empty list is the end. `DeadlineError` when ``timeout`` seconds pass first; nothing is
+        An empty batch is the end. `DeadlineError` when ``timeout`` seconds pass first; nothing is
         lost then.
         """
-        size = batch_size(entries_max)
-        batch = list(islice(self._batch, size))
-        if not batch:
+        if self._batch is None or not (left := length_hint(self._left)):
             wait = self._timeout if timeout is ... else timeout
-            return self._native.next_batch(size, wait).wait()
+            return self._native.next_batch(entries_max, wait).wait()
+        batch, rest = split(self._batch[-left:], entries_max)
+        self._batch, self._left = rest, iter(rest)
         self._last = batch[-1]
         return batch
 
-    def batches(self, entries_max: int = BATCH_ENTRIES) -> Iterator[list[Entry]]:
-        """The same entries as lists of at most ``entries_max``."""
+    def batches(self, entries_max: int = BATCH_ENTRIES) -> Iterator[Batch]:
+        """The same entries in batches of at most ``entries_max``."""
         while batch := self.next_batch(entries_max):
             yield batch
 
     def close(self) -> None:
         """Stops reading; a wait in another thread raises `ClosedError`. Idempotent."""
-        self._batch = iter(())
+        self._batch, self._left = None, iter(())
         self._native.close()
 
     def __enter__(self) -> Reader:
@@ -368,13 +375,3 @@ def logs(url: str, *, timeout: Timeout = ...) -> list[str]:
 
 def _seconds(log: Log, timeout: Timeout) -> float | None:
     return log.timeout if timeout is ... else timeout
-
-
-def batch_size(entries_max: int) -> int:
-    """How many entries a batch may have: checked before any of them is taken."""
-    if isinstance(entries_max, bool):
-        raise TypeError("a batch's size is an int, not bool")
-    size = index(entries_max)
-    if size < 1:
-        raise InvalidError(f"a batch has at least one entry: ask for 1, not {size}")
-    return min(size, sys.maxsize)

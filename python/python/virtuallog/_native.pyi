@@ -1,10 +1,10 @@
 """What the native half gives to the package; not for direct use."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Generic, TypeVar, final
+from typing import Any, Generic, TypeVar, final, overload
 
 from ._types import (
     Appended,
@@ -23,6 +23,7 @@ from ._types import (
 _T = TypeVar("_T")
 
 __all__ = [
+    "Batch",
     "Entry",
     "LocalCluster",
     "Log",
@@ -115,6 +116,17 @@ class Entry:
     def __hash__(self) -> int: ...
 
 @final
+class Batch(Sequence[Entry]):
+    def payloads(self) -> list[bytes]: ...
+    def __len__(self) -> int: ...
+    @overload
+    def __getitem__(self, at: int, /) -> Entry: ...
+    @overload
+    def __getitem__(self, at: slice, /) -> Batch: ...
+    def __iter__(self) -> Iterator[Entry]: ...
+    def __eq__(self, value: object, /) -> bool: ...
+
+@final
 class Log:
     @property
     def name(self) -> str: ...
@@ -155,7 +167,7 @@ class Pipeline:
 @final
 class Reader:
     def position(self) -> int: ...
-    def next_batch(self, entries_max: int, timeout: Timeout) -> Op[list[Entry]]: ...
+    def next_batch(self, entries_max: int, timeout: Timeout) -> Op[Batch]: ...
     def close(self) -> None: ...
 
 @final

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, Iterator
-from itertools import islice
 from operator import length_hint
 from types import TracebackType
 from typing import Any, Literal
@@ -28,8 +27,8 @@ from typing import Any, Literal
 from . import _native
 from ._aio_cluster import Server, drain, init, move, nodes, remove
 from ._driver import Driver, driver
-from ._log import BATCH_ENTRIES, batch_size
-from ._native import Entry
+from ._log import BATCH_ENTRIES, split
+from ._native import Batch, Entry
 from ._types import Appended, Chain, Payload, Plan, Start, Tail, Timeout, Trimmed, VerifyReport
 from .errors import ClosedError, InvalidError
 
@@ -234,7 +233,7 @@ class Reader(AsyncIterator[Entry]):
     For one task at a time. A wait that is cancelled or times out loses nothing: go on.
     """
 
-    __slots__ = ("_after", "_batch", "_closed", "_driver", "_fetch", "_last", "_native", "_timeout")
+    __slots__ = ("_after", "_batch", "_closed", "_driver", "_fetch", "_last", "_left", "_native", "_timeout")
 
     def __init__(
         self, native: _native.Reader | None, driver: Driver, timeout: float | None
@@ -242,52 +241,53 @@ class Reader(AsyncIterator[Entry]):
         self._native = native
         self._driver = driver
         self._timeout = timeout
-        self._batch: Iterator[Entry] = iter(())
+        # What was read last, and what of it was not given out yet.
+        self._batch: Batch | None = None
+        self._left: Iterator[Entry] = iter(())
         # The last entry delivered, and the position after the whole batch.
         self._last: Entry | None = None
         self._after = 0 if native is None else native.position()
-        self._fetch: asyncio.Future[list[Entry]] | None = None
+        self._fetch: asyncio.Future[Batch] | None = None
         self._closed = False
 
     @property
     def position(self) -> int:
         """The next position to deliver: what to save in order to resume."""
-        if self._last is not None and length_hint(self._batch):
+        if self._last is not None and length_hint(self._left):
             return self._last.position + 1
         return self._after
 
     async def __anext__(self) -> Entry:
-        for entry in self._batch:
+        for entry in self._left:
             self._last = entry
             return entry
-        batch = await self._next(BATCH_ENTRIES, self._timeout)
-        if not batch:
+        self._batch = await self._next(BATCH_ENTRIES, self._timeout)
+        if not self._batch:
             raise StopAsyncIteration
-        self._batch = iter(batch)
-        self._last = next(self._batch)
+        self._left = iter(self._batch)
+        self._last = next(self._left)
         return self._last
 
     async def next_batch(
         self, entries_max: int = BATCH_ENTRIES, *, timeout: Timeout = ...
-    ) -> list[Entry]:
+    ) -> Batch:
         """The next entries: at least one, at most ``entries_max``, waiting for the first.
 
-        An empty list is the end. `DeadlineError` when ``timeout`` seconds pass first; nothing is
+        An empty batch is the end. `DeadlineError` when ``timeout`` seconds pass first; nothing is
         lost then.
         """
-        size = batch_size(entries_max)
-        batch = list(islice(self._batch, size))
-        if not batch:
-            fetched = await self._next(size, self._timeout if timeout is ... else timeout)
-            # More than that where a wait with another size was cancelled.
-            batch = fetched[:size]
-            self._batch = iter(fetched[size:])
+        if self._batch is not None and (left := length_hint(self._left)):
+            batch = self._batch[-left:]
+        else:
+            batch = await self._next(entries_max, self._timeout if timeout is ... else timeout)
+        batch, rest = split(batch, entries_max)
+        self._batch, self._left = rest, iter(rest)
         if batch:
             self._last = batch[-1]
         return batch
 
-    async def batches(self, entries_max: int = BATCH_ENTRIES) -> AsyncIterator[list[Entry]]:
-        """The same entries as lists of at most ``entries_max``."""
+    async def batches(self, entries_max: int = BATCH_ENTRIES) -> AsyncIterator[Batch]:
+        """The same entries in batches of at most ``entries_max``."""
         while batch := await self.next_batch(entries_max):
             yield batch
 
@@ -297,13 +297,13 @@ class Reader(AsyncIterator[Entry]):
 
     def _close(self) -> None:
         self._closed = True
-        self._batch = iter(())
+        self._batch, self._left = None, iter(())
         if self._fetch is not None:
             self._fetch.cancel()
         if self._native is not None:
             self._native.close()
 
-    async def _next(self, entries_max: int, timeout: float | None) -> list[Entry]:
+    async def _next(self, entries_max: int, timeout: float | None) -> Batch:
         # The fetch outlives a cancelled wait: its batch may have been drained from the queue
         # already, and would be lost with the task that waited.
         if self._closed:
@@ -369,7 +369,7 @@ class Subscription(Reader):
             self._native = self._starting.result()
             self._after = self._native.position()
 
-    async def _next(self, entries_max: int, timeout: float | None) -> list[Entry]:
+    async def _next(self, entries_max: int, timeout: float | None) -> Batch:
         await self._start()
         return await super()._next(entries_max, timeout)
 
