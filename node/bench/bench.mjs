@@ -23,6 +23,8 @@ const IN_FLIGHT = 1024
 /** Batches under way: while one is converted, another is written. */
 const BATCHES_IN_FLIGHT = 4
 const OPERATIONS = 1_000_000
+/** A disk is now slower, now faster: one append at a time is measured in so many short turns a round. */
+const LATENCY_TURNS = 3
 
 /** Figure: its unit, and where it has one its bar and whether more is better. */
 const FIGURES = {
@@ -134,7 +136,6 @@ async function growth(log) {
 }
 
 async function round(directory, number, seconds, note) {
-  const rustOne = await rustAppendOne(`file:${directory}/rust/one-${number}`, seconds)
   const rates = await rustRates(`file:${directory}/rust/rates-${number}`, seconds)
   // Fresh logs each round, so that none is longer than the one that it is compared with.
   const log = await open(`file:${directory}/node/log-${number}`)
@@ -147,6 +148,13 @@ async function round(directory, number, seconds, note) {
   note('read, one by one', await oneByOne(log, seconds))
   note('appendAll, 100 B', await appendAll(log, seconds))
   note(`append, ${IN_FLIGHT} in flight`, await pipelined(seconds, IN_FLIGHT, () => log.append(PAYLOAD)))
+  await log.close()
+}
+
+/** One append at a time, beside the same in Rust, before anything makes the disk busy. */
+async function latencyRound(directory, number, seconds, note) {
+  const rustOne = await rustAppendOne(`file:${directory}/one-rust/log-${number}`, seconds)
+  const log = await open(`file:${directory}/one-node/log-${number}`)
   const one = await appendOne(log, seconds)
   note('append, 1 in flight, p50', one)
   note("append, 1 in flight, p50 over Rust's", one - rustOne)
@@ -173,6 +181,9 @@ async function main(rounds, seconds) {
   const directory = mkdtempSync(join(TARGET, 'bench-node-'))
   const cluster = await LocalCluster.start({ dir: join(directory, 'cluster') })
   try {
+    for (let number = 0; number < LATENCY_TURNS * rounds; number += 1) {
+      await latencyRound(directory, number, seconds / LATENCY_TURNS, note)
+    }
     for (let number = 0; number < rounds; number += 1) {
       await round(directory, number, seconds, note)
       await clusterRound(cluster, number, seconds, note)

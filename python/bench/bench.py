@@ -44,6 +44,8 @@ BARS = {
     "resident after the run, MB": (300, False),
 }
 OPERATIONS = 1_000_000
+# A disk is now slower, now faster: one append at a time is measured in so many short turns a round.
+LATENCY_TURNS = 3
 
 
 def turns(seconds: float) -> Iterator[float]:
@@ -57,8 +59,8 @@ def elapsed(start: float) -> float:
     return time.perf_counter() - start
 
 
-def rust_append_one(url: str, seconds: float) -> float:
-    command = [str(TARGET / "release" / "virtuallog"), "bench", url, "--blocking", "--json"]
+def rust_append_one(url: str, seconds: float, *form: str) -> float:
+    command = [str(TARGET / "release" / "virtuallog"), "bench", url, "--json", *form]
     command += ["--seconds", str(seconds)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(json.loads(done.stdout)["p50_us"])
@@ -111,7 +113,19 @@ def subscribe(log: virtuallog.Log, seconds: float) -> float:
     while elapsed(start) < seconds:
         with log.subscribe("first") as subscription:
             while subscription.position < tail and elapsed(start) < seconds:
-                count += len(subscription.next_batch(1000))
+                count += len(subscription.next_batch(1000).payloads())
+    return count / elapsed(start)
+
+
+def follow(log: virtuallog.Log, seconds: float) -> float:
+    tail = log.check_tail().position
+    start, count = time.perf_counter(), 0
+    while elapsed(start) < seconds:
+        with log.subscribe("first") as subscription:
+            for entry in subscription:
+                count += 1
+                if entry.position + 1 >= tail or (count % 65_536 == 0 and elapsed(start) > seconds):
+                    break
     return count / elapsed(start)
 
 
@@ -147,13 +161,29 @@ async def aio_read(log: aio.Log, seconds: float) -> float:
     return count / elapsed(start)
 
 
-async def aio_round(
-    url: str, seconds: float, rust: float, figures: defaultdict[str, list[float]]
-) -> None:
+async def aio_one(url: str, seconds: float) -> float:
     async with aio.open(url) as log:
-        python = await aio_append_one(log, seconds)
-        figures["append, asyncio, 1 in flight, p50"].append(python)
-        figures["append, asyncio, 1 in flight, p50 over Rust's"].append(python - rust)
+        return await aio_append_one(log, seconds)
+
+
+def latency_round(
+    directory: str, number: str, seconds: float, figures: defaultdict[str, list[float]]
+) -> None:
+    """One append at a time, beside the same form in Rust, before anything makes the disk busy."""
+    store = f"file:{directory}/one-{number}"
+    rust = rust_append_one(f"{store}/rust-blocking", seconds, "--blocking")
+    with virtuallog.open(f"{store}-sync/log") as log:
+        python = append_one(log, seconds)
+    figures["append, sync, 1 in flight, p50"].append(python)
+    figures["append, sync, 1 in flight, p50 over Rust's"].append(python - rust)
+    rust = rust_append_one(f"{store}/rust-awaited", seconds, "--in-flight", "1")
+    python = asyncio.run(aio_one(f"{store}-aio/log", seconds))
+    figures["append, asyncio, 1 in flight, p50"].append(python)
+    figures["append, asyncio, 1 in flight, p50 over Rust's"].append(python - rust)
+
+
+async def aio_round(url: str, seconds: float, figures: defaultdict[str, list[float]]) -> None:
+    async with aio.open(url) as log:
         name = f"append, asyncio, {IN_FLIGHT} in flight"
         figures[name].append(await aio_append_pipelined(log, seconds))
         figures["read, asyncio, 100 B"].append(await aio_read(log, seconds))
@@ -162,7 +192,7 @@ async def aio_round(
 async def cluster_round(
     store: str, number: int, seconds: float, figures: defaultdict[str, list[float]]
 ) -> None:
-    rust = rust_append_one(f"{store}rust-{number}", seconds)
+    rust = rust_append_one(f"{store}rust-{number}", seconds, "--in-flight", "1")
     async with aio.open(f"{store}python-{number}") as log:
         one = await aio_append_one(log, seconds)
         figures["cluster of three, append, asyncio, p50 over Rust's"].append(one - rust)
@@ -193,24 +223,23 @@ async def growth(url: str) -> float:
 
 def measure(directory: str, rounds: int, seconds: float) -> dict[str, list[float]]:
     figures: defaultdict[str, list[float]] = defaultdict(list)
+    for number in range(LATENCY_TURNS * rounds):
+        latency_round(directory, str(number), seconds / LATENCY_TURNS, figures)
     for number in range(rounds):
         # Fresh logs each round, so that none is longer than the one that it is compared with.
         url = f"file:{directory}/python/log-{number}"
-        rust = rust_append_one(f"file:{directory}/rust/log-{number}", seconds)
         rates = rust_rates(f"file:{directory}/rust/rates-{number}", seconds)
         with virtuallog.open(url) as log:
             many = append_many(log, seconds)
             figures["append_many, 1000 x 100 B"].append(many)
             figures["append_many over Rust's"].append(many / rates["append_many"])
             followed = subscribe(log, seconds)
-            figures["subscribe, 1000 x 100 B"].append(followed)
+            figures["subscribe, payloads of 1000"].append(followed)
             figures["subscribe over Rust's"].append(followed / rates["subscribe"])
+            figures["subscribe, entry by entry"].append(follow(log, seconds))
             figures["read, 100 B"].append(read(log, seconds))
             figures["append_all, 100 B"].append(append_all(log, seconds))
-            python = append_one(log, seconds)
-            figures["append, sync, 1 in flight, p50"].append(python)
-            figures["append, sync, 1 in flight, p50 over Rust's"].append(python - rust)
-        asyncio.run(aio_round(url, seconds, rust, figures))
+        asyncio.run(aio_round(url, seconds, figures))
     with LocalCluster(dir=f"{directory}/cluster") as cluster:
         for number in range(rounds):
             asyncio.run(cluster_round(cluster.url, number, seconds, figures))
