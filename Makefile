@@ -91,7 +91,7 @@ c: ## the libraries for C and C++, and the two programs, optimized
 install: c ## all that C and C++ need, under PREFIX (default /usr/local), behind DESTDIR
 	@FROM=$${CARGO_TARGET_DIR:-target}/$(C_PROFILE) PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" c/install/install
 
-c-check: ## the scenarios and random calls in C and C++ under valgrind and AddressSanitizer; about 15 minutes
+c-check: ## the scenarios and random calls in C and C++ under valgrind and AddressSanitizer; about 20 minutes
 	@.ci/setup || [ $$? != 1 ]
 	@c/check
 

@@ -14,8 +14,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <exception>
 #include <functional>
 #include <future>
 #include <initializer_list>
@@ -121,13 +123,17 @@ class error : public std::runtime_error {
   std::string causes_;
 };
 
-/** How long a call may take: a duration from 1 ms on, `timeout::forever()`, or the log's own. */
+/** How long a call may take: a duration from 1 ms to 100 years, `timeout::forever()`, or the log's own. */
 class timeout {
  public:
   timeout() = default;
+  /** A shorter one is 1 ms, a longer one 100 years. */
   template <class Rep, class Period>
-  timeout(std::chrono::duration<Rep, Period> time)
-      : ms_(std::max<std::int64_t>(1, std::chrono::ceil<std::chrono::milliseconds>(time).count())) {}
+  timeout(std::chrono::duration<Rep, Period> time) {
+    // As floating point, which any duration fits, and which tells what is no number.
+    const std::chrono::duration<double, std::milli> ms = time;
+    ms_ = ms.count() >= 1 ? static_cast<std::int64_t>(std::min(std::ceil(ms.count()), 100 * 365.25 * 86'400'000)) : 1;
+  }
   static timeout forever() {
     timeout none;
     none.ms_ = VLOG_FOREVER;
@@ -180,11 +186,27 @@ Result result(Call &&call) {
   return result;
 }
 
-template <class Range>
-std::vector<vlog_slice> slices(const Range &payloads) {
-  std::vector<vlog_slice> slices;
-  for (const bytes payload : payloads) slices.push_back({payload.data(), payload.size()});
-  return slices;
+/** Whether what an iterator gives lives in the range, and not in the iterator or in nothing at all. */
+template <class Iterator, class = void>
+struct lasting : std::false_type {};
+template <class Iterator>
+struct lasting<Iterator, std::void_t<typename std::iterator_traits<Iterator>::iterator_category>>
+    : std::bool_constant<std::is_base_of_v<std::forward_iterator_tag, typename std::iterator_traits<Iterator>::iterator_category> &&
+                         std::is_lvalue_reference_v<decltype(*std::declval<Iterator &>())>> {};
+
+/** Calls `use` with where the payloads are; those that the range makes as it goes are kept until it is back. */
+template <class Range, class Use>
+auto with_slices(const Range &payloads, Use &&use) {
+  using iterator = std::decay_t<decltype(std::begin(payloads))>;
+  if constexpr (lasting<iterator>::value) {
+    std::vector<vlog_slice> slices;
+    for (const bytes payload : payloads) slices.push_back({payload.data(), payload.size()});
+    return use(slices);
+  } else {
+    std::vector<std::decay_t<decltype(*std::begin(payloads))>> made;
+    for (auto &&payload : payloads) made.push_back(std::forward<decltype(payload)>(payload));
+    return with_slices(made, std::forward<Use>(use));
+  }
 }
 
 inline std::vector<std::string> strings(const char *const *texts, std::size_t count) {
@@ -473,7 +495,10 @@ class queue {
   /** How many operations were not told yet. */
   std::size_t size() const { return vlog_queue_len(key_.get()); }
 
-  /** Runs the callbacks of what was answered, and gives how many; waits for the first one, if asked to. */
+  /**
+   * Runs the callbacks of what was answered, and gives how many; waits for the first one, if asked to. Where a
+   * callback throws, the others run all the same, and then the first exception is thrown on.
+   */
   std::size_t run(std::chrono::milliseconds wait = std::chrono::milliseconds(0)) { return run_ms(wait.count()); }
 
   /** As run(), waiting for as long as it takes. */
@@ -485,6 +510,8 @@ class queue {
    */
   template <class Result, class Start, class Done>
   void submit(Start start, Done done, timeout time = {}) {
+    // The handle is dead in a child of fork, where the lock may be held for ever: this throws.
+    if (fd() < 0) run();
     auto made = std::make_unique<waiting_for<Result, Done>>(std::move(done));
     auto *waiting = made.get();
     vlog_call call = detail::call(time);
@@ -522,15 +549,22 @@ class queue {
     Result result{};
   };
 
+  /** All that was taken out of the queue is told, also when a callback throws. */
   std::size_t run_ms(std::int64_t wait_ms) {
     vlog_completion completions[64];
     std::size_t count = 0;
     detail::checked([&](vlog_error *failure) {
       return vlog_queue_next(key_.get(), completions, std::size(completions), wait_ms, &count, failure);
     });
+    std::exception_ptr thrown;
     for (std::size_t i = 0; i < count; i++) {
-      if (auto waiting = take(completions[i].context)) waiting->told(completions[i]);
+      try {
+        if (auto waiting = take(completions[i].context)) waiting->told(completions[i]);
+      } catch (...) {
+        if (!thrown) thrown = std::current_exception();
+      }
     }
+    if (thrown) std::rethrow_exception(thrown);
     return count;
   }
 
@@ -559,8 +593,10 @@ class background {
  public:
   background() : thread_([this] { run(); }) {}
   ~background() {
+    // The thread is the parent's, in a child of fork.
+    const bool ours = queue_.fd() >= 0;
     queue_.close();
-    thread_.join();
+    ours ? thread_.join() : thread_.detach();
   }
 
   template <class Result, class Start>
@@ -648,9 +684,10 @@ class log {
   /** Appends one batch, atomically and contiguously; gives its first position. */
   template <class Range>
   std::uint64_t append_many(const Range &payloads, timeout time = {}) {
-    const std::vector<vlog_slice> slices = detail::slices(payloads);
-    return result<std::uint64_t>(time, [&](auto *call, auto *out, auto *e) {
-      return vlog_append_many(key_.get(), slices.data(), slices.size(), call, out, e);
+    return detail::with_slices(payloads, [&](const std::vector<vlog_slice> &slices) {
+      return result<std::uint64_t>(time, [&](auto *call, auto *out, auto *e) {
+        return vlog_append_many(key_.get(), slices.data(), slices.size(), call, out, e);
+      });
     });
   }
   std::uint64_t append_many(std::initializer_list<bytes> payloads, timeout time = {}) {
@@ -670,7 +707,8 @@ class log {
     const detail::handle pipeline(detail::result<vlog_pipeline>([&](auto *out, auto *e) {
       return vlog_pipeline_new(key_.get(), time.milliseconds(), out, e);
     }));
-    for (const bytes payload : payloads) {
+    for (auto &&one : payloads) {
+      const bytes payload(one);
       detail::checked([&](vlog_error *e) {
         return vlog_pipeline_push(pipeline.get(), payload.data(), payload.size(), e);
       });
@@ -681,7 +719,10 @@ class log {
     return appended{told.first, told.last, told.count};
   }
 
-  /** Submits an append now, in call order. A thread of this object settles the futures. */
+  /**
+   * Submits an append now, in call order. A thread of this object settles the futures, and stays in the parent
+   * when it forks: in the child they are never settled.
+   */
   std::future<std::uint64_t> append_async(bytes payload, timeout time = {}) {
     return background().submit<std::uint64_t>(
         [&](const vlog_call *call, std::uint64_t *out, vlog_error *e) {
@@ -693,12 +734,13 @@ class log {
   /** Submits a batch now, in call order. */
   template <class Range>
   std::future<std::uint64_t> append_many_async(const Range &payloads, timeout time = {}) {
-    const std::vector<vlog_slice> slices = detail::slices(payloads);
-    return background().submit<std::uint64_t>(
-        [&](const vlog_call *call, std::uint64_t *out, vlog_error *e) {
-          return vlog_append_many(key_.get(), slices.data(), slices.size(), call, out, e);
-        },
-        time);
+    return detail::with_slices(payloads, [&](const std::vector<vlog_slice> &slices) {
+      return background().submit<std::uint64_t>(
+          [&](const vlog_call *call, std::uint64_t *out, vlog_error *e) {
+            return vlog_append_many(key_.get(), slices.data(), slices.size(), call, out, e);
+          },
+          time);
+    });
   }
 
   /** Submits an append to a queue of the program's own; `done` gets an outcome<std::uint64_t>. */
@@ -1056,8 +1098,10 @@ class diagnostics {
   diagnostics(const diagnostics &) = delete;
   diagnostics &operator=(const diagnostics &) = delete;
   ~diagnostics() {
+    // The thread is the parent's, in a child of fork.
+    const bool ours = vlog_diagnostics_fd(key_.get()) >= 0;
     key_ = detail::handle();
-    thread_.join();
+    ours ? thread_.join() : thread_.detach();
   }
 
  private:

@@ -3,13 +3,17 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <future>
 #include <iostream>
+#include <iterator>
 #include <list>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -35,6 +39,19 @@ virtuallog::errc code(Call &&call) {
   return static_cast<virtuallog::errc>(0);
 }
 
+/** Text that a range makes as it goes, too long to lie within the string; throws where it would make the third. */
+struct texts {
+  struct iterator {
+    int at;
+    std::string operator*() const { return at < 2 ? std::string(40, static_cast<char>('a' + at)) : throw at; }
+    iterator &operator++() { return at++, *this; }
+    bool operator!=(const iterator &other) const { return at != other.at; }
+  };
+  int count;
+  iterator begin() const { return {0}; }
+  iterator end() const { return {count}; }
+};
+
 void values() {
   virtuallog::log log = virtuallog::open("memory:");
   const std::array<std::byte, 2> bytes{std::byte{1}, std::byte{0}};
@@ -44,14 +61,28 @@ void values() {
   check(log.append_many(list) == 3, "any range");
   check(log.append_all(list)->count == 2, "any range, pipelined");
   check(!log.append_all(std::vector<std::string>()), "no entries");
+  check(log.append_many(texts{2}) == 7 && log.append_many_async(texts{2}).get() == 9, "a range that makes them");
+  check(log.append_all(texts{2})->first == 11, "a range that makes them, pipelined");
+  std::istringstream words("some words");
+  const std::istream_iterator<std::string> word(words), none;
+  struct read_words {
+    std::istream_iterator<std::string> from, to;
+    auto begin() const { return from; }
+    auto end() const { return to; }
+  };
+  check(log.append_many(read_words{word, none}) == 13, "a range that is read once");
   virtuallog::reader reader = log.read(0);
   std::size_t count = 0;
   for (const virtuallog::entry &entry : reader) {
     check(entry.position() == count, "positions");
     if (entry.position() == 1) check(entry.payload().size() == 3 && reader.position() == 2, "the place in a loop");
+    if (entry.position() >= 7 && entry.position() < 13) {
+      check(entry.text() == std::string(40, entry.position() % 2 ? 'a' : 'b'), "what the range made");
+    }
+    if (entry.position() >= 13) check(entry.text() == (entry.position() == 13 ? "some" : "words"), "what was read");
     count++;
   }
-  check(count == 7, "all entries");
+  check(count == 15, "all entries");
 }
 
 void errors() {
@@ -127,6 +158,104 @@ void callbacks() {
         "a queue that takes nothing");
 }
 
+/** What a callback throws comes out of run(), once the others have run. */
+void throwing(const std::string &folder) {
+  virtuallog::log log = virtuallog::open("memory:");
+  virtuallog::queue queue;
+  int told = 0, thrown = 0;
+  for (int i = 0; i < 200; i++) {
+    log.append(queue, "x", [&told, i](virtuallog::outcome<std::uint64_t>) {
+      told++;
+      if (i % 2 == 0) throw i;
+    });
+  }
+  while (queue.size() > 0) {
+    try {
+      queue.run_forever();
+    } catch (int) {
+      thrown++;
+    }
+  }
+  check(told == 200 && thrown > 0, "all callbacks ran, and what one threw was thrown on");
+  int mine = 0;
+  try {
+    log.append_many(texts{3});
+  } catch (int at) {
+    mine += at;
+  }
+  log.flush();
+  check(mine == 2 && log.check_tail().position == 200, "nothing of a batch whose range throws");
+  try {
+    log.append_all(texts{3});
+  } catch (int at) {
+    mine += at;
+  }
+  log.flush();
+  check(mine == 4 && log.check_tail().position == 202, "what came before it, pipelined");
+  const std::string home = "file:" + folder + "/home/moves", there = "file:" + folder + "/there/moves";
+  virtuallog::log moving = virtuallog::open(home);
+  moving.append("kept");
+  try {
+    virtuallog::move(home, there, false, [](const virtuallog::move_progress &) { throw 7; });
+  } catch (int seven) {
+    check(seven == 7, "what progress throws");
+  }
+  // The same call completes it, unless it is complete.
+  const auto again = code([&] { virtuallog::move(home, there); });
+  check(again == static_cast<virtuallog::errc>(0) || again == virtuallog::errc::not_found, "again");
+  std::string all;
+  moving.append("more");
+  for (const virtuallog::entry &entry : moving.read(0)) all += entry.text();
+  check(all == "keptmore", "it goes on, wherever it is");
+}
+
+void times() {
+  virtuallog::log log = virtuallog::open("memory:");
+  check(virtuallog::timeout(std::chrono::hours::max()).milliseconds() > 1'000'000'000'000, "a long time");
+  check(virtuallog::timeout(std::chrono::hours::min()).milliseconds() == 1, "none left");
+  const std::chrono::duration<double> none(std::nan(""));
+  check(virtuallog::timeout(none).milliseconds() == 1, "no number");
+  check(virtuallog::timeout(std::chrono::microseconds(1001)).milliseconds() == 2, "rounded up");
+  check(log.append("x", std::chrono::hours::max()) == 0, "to wait for long");
+  check(code([&] { log.subscribe(0).next_batch(0); }) == virtuallog::errc::invalid, "a batch of nothing");
+}
+
+/** In a child every object of the parent is closed, and its end is no wait for threads that are not there. */
+int in_child(virtuallog::log log, virtuallog::reader reader, virtuallog::diagnostics *told, virtuallog::queue *queue) {
+  const auto closed = virtuallog::errc::closed;
+  if (code([&] { log.append("x"); }) != closed || code([&] { log.append_async("x"); }) != closed) return 1;
+  if (code([&] { log.append_many({"x"}); }) != closed || code([&] { log.append_all(std::vector<std::string>()); }) != closed) return 2;
+  if (code([&] { reader.next_batch(); }) != closed || code([&] { log.close(); }) != closed) return 3;
+  if (code([&] { log.append(*queue, "x", [](auto) {}); }) != closed || code([&] { queue->run(); }) != closed) return 4;
+  if (!log.name().empty() || queue->fd() != -1 || queue->size() != 0) return 5;
+  // Its threads may lie where those of the parent did, which must not be taken for them.
+  static std::vector<virtuallog::log> own;
+  for (int i = 0; i < 8; i++) {
+    own.push_back(virtuallog::open("memory:"));
+    if (own.back().append_async("x").get() != 0) return 6;
+  }
+  delete told;
+  delete queue;
+  return 0;
+}
+
+void forks() {
+  virtuallog::log log = virtuallog::open("memory:");
+  auto *told = new virtuallog::diagnostics([](const auto &) {}, "error");
+  auto *queue = new virtuallog::queue;
+  virtuallog::reader reader = log.read(log.append_async("before").get());
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(60);
+    _exit(in_child(std::move(log), std::move(reader), told, queue));
+  }
+  int status = -1;
+  check(waitpid(child, &status, 0) == child && status == 0, "in a child");
+  check(log.append("after") == 1 && reader.next_batch().size() == 1, "in the parent");
+  delete told;
+  delete queue;
+}
+
 void subscriptions() {
   virtuallog::log log = virtuallog::open("memory:");
   virtuallog::reader subscription = log.subscribe(virtuallog::first);
@@ -192,6 +321,9 @@ int main(int argc, char **argv) {
   errors();
   futures();
   callbacks();
+  throwing(argv[1]);
+  times();
+  forks();
   subscriptions();
   reports(argv[1]);
   const std::string store = std::string("file:") + argv[1] + "/store/";

@@ -22,11 +22,19 @@ function detached() {
   return bytes
 }
 
+/** An array of eight bytes, of which only four are left. */
+function shrunk() {
+  const memory = new ArrayBuffer(8, { maxByteLength: 8 })
+  const bytes = new Uint8Array(memory, 0, 8)
+  memory.resize(4)
+  return bytes
+}
+
 test('a payload that is none', async (t) => {
   const log = await fresh(t)
   const wrong = [...OBJECTS, undefined, 7, 7n, ['x'], new ArrayBuffer(1), new DataView(new ArrayBuffer(1))]
   wrong.push(new Int8Array(1), new Uint16Array(1), new Uint8ClampedArray(1), new BigUint64Array(1))
-  wrong.push(detached(), { length: 1, 0: 7 }, { toString: () => 'x' })
+  wrong.push(detached(), shrunk(), { length: 1, 0: 7 }, { toString: () => 'x' })
   for (const payload of wrong) {
     await assert.rejects(log.append(payload), WRONG_TYPE)
     await assert.rejects(log.appendNowait(payload), WRONG_TYPE)
@@ -34,6 +42,12 @@ test('a payload that is none', async (t) => {
     await assert.rejects(log.appendAll([payload]), WRONG_TYPE)
   }
   assert.equal((await log.checkTail()).position, 0n)
+})
+
+test('an array of no bytes is a payload', async (t) => {
+  const log = await fresh(t)
+  for (const payload of [new Uint8Array(0), new Uint8Array(new ArrayBuffer(8), 8), Buffer.alloc(0)]) await log.append(payload)
+  assert.equal((await log.checkTail()).position, 3n)
 })
 
 test('a payload of another realm is one', async (t) => {
@@ -125,9 +139,15 @@ test('options that are none', async (t) => {
 test('a batch size of nothing', async (t) => {
   const log = await fresh(t)
   await log.append('x')
+  await log.append('y')
   const reader = log.read(0)
-  for (const size of [0, -1, 0.5, 2 ** 32, NaN]) await assert.rejects(reader.nextBatch(size), INVALID)
-  await assert.rejects(reader.nextBatch('1'), WRONG_TYPE)
+  const refused = async () => {
+    for (const size of [0, -1, 0.5, 2 ** 32, NaN]) await assert.rejects(reader.nextBatch(size), INVALID)
+    await assert.rejects(reader.nextBatch('1'), WRONG_TYPE)
+  }
+  await refused()
+  await reader.next()
+  await refused()
   assert.equal((await reader.nextBatch(5)).length, 1)
 })
 

@@ -3,7 +3,9 @@
 // The format is told in `bindings/conformance/README.md`; every language has a runner like this one.
 
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { mkdtempSync, openSync, closeSync, readFileSync, readdirSync, renameSync, rmSync, writeSync } from 'node:fs'
+import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
@@ -26,6 +28,27 @@ const POSITIONAL = ['payload', 'payloads', 'segment', 'loglet', 'token', 'start'
 const PATIENT = 60_000
 
 let runs = 0
+
+/** Listens on loopback, and answers whatever connects with these bytes alone. */
+class Impostor {
+  #server
+
+  static async start(answer) {
+    const impostor = new Impostor()
+    // Not ended: what came and nobody has read would take the answer away.
+    impostor.#server = createServer((socket) => socket.on('error', () => {}).resume().write(answer))
+    await once(impostor.#server.listen(0, '127.0.0.1'), 'listening')
+    return impostor
+  }
+
+  get address() {
+    return `127.0.0.1:${this.#server.address().port}`
+  }
+
+  async close() {
+    await new Promise((resolve) => this.#server.close(resolve))
+  }
+}
 
 /** Runs a scenario over the store of this URL; what it makes itself goes into `folder`. */
 class Runner {
@@ -55,7 +78,7 @@ class Runner {
       if (step.save !== undefined) this.#saved.set(step.save, BigInt(result?.version ?? result))
       if (step.expect !== undefined) this.#compare(result, step.expect, place)
     }
-    for (const kind of [virtuallog.Reader, virtuallog.Log, virtuallog.Server]) {
+    for (const kind of [virtuallog.Reader, virtuallog.Log, virtuallog.Server, Impostor]) {
       for (const handle of this.#handles.values()) if (handle instanceof kind) await handle.close()
     }
   }
@@ -81,6 +104,9 @@ class Runner {
         await assert.rejects(promise, { name: 'AbortError' })
         return null
       }
+      case 'impostor':
+        this.#handles.set(step.as, await Impostor.start(payload(step.payload)))
+        return null
       case 'stop':
       case 'start': {
         const nodes = await Promise.all([step.node].flat().map((node) => this.#node(node)))

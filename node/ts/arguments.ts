@@ -17,7 +17,7 @@ export function payload(value: Payload): Payload {
   if (!types.isUint8Array(value)) {
     throw wrongType(`a payload is a Buffer, a Uint8Array or a string: got ${shown(value)}`)
   }
-  if (value.byteLength === 0) attached(value.buffer)
+  if (value.byteLength === 0) attached(value)
   return value
 }
 
@@ -37,11 +37,12 @@ export function iterable(values: Iterable<Payload>, call: string): Iterable<Payl
   throw wrongType(`${call} takes an iterable of payloads: got ${shown(values)}`)
 }
 
-function attached(memory: ArrayBufferLike): void {
+/** Refuses bytes that are not there any more; an array of none passes. */
+function attached(value: Uint8Array): void {
   try {
-    new Uint8Array(memory)
+    Uint8Array.prototype.at.call(value, 0)
   } catch {
-    throw wrongType('the payload is detached: its memory was transferred to somebody else')
+    throw wrongType('the payload is detached: its memory was transferred to somebody else, or made smaller')
   }
 }
 

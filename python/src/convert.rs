@@ -25,7 +25,11 @@ pub(crate) fn payload(object: &Bound<'_, PyAny>) -> PyResult<Bytes> {
         return Ok(Bytes::from(buffer.to_vec(object.py())?));
     }
     // Of elements other than bytes: what they are in memory, in order.
-    let view = PyMemoryView::from(object).map_err(|_| {
+    let view = PyMemoryView::from(object).map_err(|error| {
+        // Such as a memoryview that was released.
+        if !error.is_instance_of::<PyTypeError>(object.py()) {
+            return error;
+        }
         let class = object.get_type();
         PyTypeError::new_err(format!(
             "a payload is bytes or another buffer, such as a bytearray, not {}",

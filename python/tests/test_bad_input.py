@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import virtuallog
-from virtuallog import Log
+from virtuallog import Log, aio
 
 
 @pytest.mark.parametrize("payload", ["text", 7, None, [b"x"], {"a": 1}])
@@ -67,13 +70,88 @@ def test_no_time_limit(log: Log) -> None:
     assert log.check_tail(timeout=None).position == 2
 
 
-def test_a_batch_size_of_nothing(log: Log) -> None:
-    log.append(b"x")
+def test_a_payload_whose_memory_is_gone(log: Log) -> None:
+    view = memoryview(b"gone")
+    view.release()
+    for call in (log.append, log.append_nowait, lambda p: log.append_many([p]), lambda p: log.append_all([p])):
+        with pytest.raises(ValueError, match="released"):
+            call(view)
+    assert log.check_tail().position == 0
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("size", [0, -1, 0.5, "1", None, True])
+def test_a_batch_size_of_nothing(log: Log, size: Any, begun: bool) -> None:
+    log.append_many([b"0", b"1", b"2"])
     reader = log.read(0)
-    for size in (0, -1):
-        with pytest.raises(virtuallog.InvalidError):
-            reader.next_batch(size)
-    assert len(reader.next_batch(5)) == 1
+    if begun:
+        next(reader)
+    wrong = virtuallog.InvalidError if size in (0, -1) else TypeError
+    with pytest.raises(wrong):
+        reader.next_batch(size)
+    assert [entry.payload for entry in reader.next_batch(2**64)] == [b"0", b"1", b"2"][begun:]
+
+
+def test_a_batch_size_of_nothing_awaited(url: str) -> None:
+    async def main() -> None:
+        async with aio.open(url) as log:
+            await log.append_many([b"0", b"1", b"2"])
+            reader = await log.read(0)
+            await anext(reader)
+            for size in (0, -1):
+                with pytest.raises(virtuallog.InvalidError):
+                    await reader.next_batch(size)
+            with pytest.raises(TypeError):
+                await reader.next_batch("1")  # type: ignore[arg-type]
+            assert [entry.payload for entry in await reader.next_batch(2**64)] == [b"1", b"2"]
+
+    asyncio.run(main())
+
+
+def test_what_an_iterator_raises(log: Log) -> None:
+    mine = RuntimeError("mine")
+
+    def payloads() -> Iterator[bytes]:
+        yield b"before"
+        raise mine
+
+    for call, left in ((log.append_many, []), (log.append_all, [b"before"])):
+        with pytest.raises(RuntimeError) as raised:
+            call(payloads())
+        assert raised.value is mine
+        log.flush()
+        assert [entry.payload for entry in log.read(0)] == left
+
+
+@pytest.mark.parametrize("call", ["move", "aio.move"])
+def test_what_progress_raises_stops_a_move(call: str, tmp_path: Path) -> None:
+    src, dst = f"file:{tmp_path}/a/log", f"file:{tmp_path}/b/log"
+    mine = RuntimeError("mine")
+
+    def progress(_: object) -> None:
+        raise mine
+
+    def move(**how: Any) -> None:
+        moving: Any = aio.move if call == "aio.move" else virtuallog.move
+        if call == "aio.move":
+
+            async def main() -> None:
+                await moving(src, dst, **how)
+
+            asyncio.run(main())
+        else:
+            moving(src, dst, **how)
+
+    with virtuallog.open(src) as log:
+        log.append(b"kept")
+        try:
+            move(progress=progress)
+        except RuntimeError as error:  # There may be no step between the first and the last.
+            assert error is mine
+        # The same call completes it, unless it is complete.
+        with contextlib.suppress(virtuallog.NotFoundError):
+            move()
+        assert [entry.payload for entry in log.read(0)] == [b"kept"]
 
 
 def test_a_token_that_is_none(log: Log) -> None:

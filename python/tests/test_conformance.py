@@ -7,9 +7,12 @@ APIs differ in how operations are begun and in what has to be awaited; `Blocking
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import itertools
 import re
+import socketserver
+import threading
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -132,6 +135,29 @@ class Awaited:
         return entries
 
 
+class Impostor:
+    """Listens on loopback, and answers whatever connects with these bytes alone."""
+
+    def __init__(self, answer: bytes) -> None:
+        class Answers(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                with contextlib.suppress(ConnectionError):
+                    self.request.sendall(answer)
+                    # Until the other side has gone: what nobody reads would take the answer away.
+                    while self.request.recv(4096):
+                        pass
+
+        self.server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answers)
+        self.address = "{}:{}".format(*self.server.server_address)
+        self.thread = threading.Thread(target=self.server.serve_forever, args=[0.01])
+        self.thread.start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
 class Runner:
     """Runs a scenario over the store of this URL."""
 
@@ -170,6 +196,8 @@ class Runner:
         for handle in self.handles.values():
             if isinstance(handle, (virtuallog.Server, aio.Server)):
                 await settled(handle.close())
+            if isinstance(handle, Impostor):
+                handle.close()
 
     def fails(self, step: dict[str, Any], error: virtuallog.VirtualLogError, place: str) -> None:
         assert error.code == step["error"], place
@@ -187,6 +215,9 @@ class Runner:
             return await self.way.finish(self.begun.pop(step["of"]))
         if what == "cancel":
             return await self.way.cancel(self.begun.pop(step["of"]))
+        if what == "impostor":
+            self.handles[step["as"]] = Impostor(payload(step["payload"]))
+            return None
         if what in ("stop", "start", "overwrite", "rename"):
             return self.meddle(step)
         if what in ("open", "create", "delete", "logs", "move", "nodes", "drain", "remove"):

@@ -14,7 +14,7 @@ use virtuallog_bindings::{
 };
 
 use crate::outcome::{Field, Outcome, list, payload, payloads};
-use crate::stores::{Cluster, Store};
+use crate::stores::{Cluster, Store, impostor};
 
 /// What a step led to.
 enum Started {
@@ -34,6 +34,7 @@ pub(crate) struct Runner {
     logs: HashMap<String, Log>,
     readers: HashMap<String, Reader>,
     servers: HashMap<String, Server>,
+    impostors: HashMap<String, String>,
     begun: HashMap<String, Op<Outcome>>,
     saved: HashMap<String, u64>,
     tokens: HashMap<String, String>,
@@ -51,6 +52,7 @@ impl Runner {
             logs: HashMap::new(),
             readers: HashMap::new(),
             servers: HashMap::new(),
+            impostors: HashMap::new(),
             begun: HashMap::new(),
             saved: HashMap::new(),
             tokens: HashMap::new(),
@@ -151,6 +153,11 @@ impl Runner {
             }
             "cancel" => {
                 drop(self.begun.remove(text("of")).expect("it was begun"));
+                Ok(Started::Known(Outcome::Nothing))
+            }
+            "impostor" => {
+                let address = impostor(payload(&step["payload"]).into()).to_string();
+                self.impostors.insert(text("as").into(), address);
                 Ok(Started::Known(Outcome::Nothing))
             }
             "stop" | "start" | "overwrite" | "rename" => {
@@ -390,7 +397,10 @@ impl Runner {
         let (name, after) = rest.split_once('}').expect("a brace is closed");
         let by = match name.split_once(':') {
             Some(("url", server)) => self.servers[server].url().to_owned(),
-            Some(("address", server)) => self.servers[server].address().to_owned(),
+            Some(("address", server)) => match self.impostors.get(server) {
+                Some(impostor) => impostor.clone(),
+                None => self.servers[server].address().to_owned(),
+            },
             _ if name == "store" => self.store.url.clone(),
             _ if name == "loglet" => self.store.loglet.into(),
             _ if name == "away" => format!("file:{}/away/", self.directory.path().display()),

@@ -1,6 +1,9 @@
 //! The stores that scenarios are run over, and a cluster whose nodes a scenario may stop.
 
 use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::thread;
 
 use tempfile::TempDir;
 use virtuallog_bindings::{Server, ServerConfig, Timeout, init, nodes};
@@ -108,4 +111,17 @@ impl Cluster {
             server.close(WAIT).wait().expect("it closes");
         }
     }
+}
+
+/// Listens on loopback until the process ends, and answers whatever connects with these bytes alone.
+pub(crate) fn impostor(answer: Vec<u8>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it listens");
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            // Once the other side has gone: what it sent and nobody read would take the answer away.
+            let _ = stream.write_all(&answer).and_then(|()| stream.read_to_end(&mut Vec::new()));
+        }
+    });
+    address
 }

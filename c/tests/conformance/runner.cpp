@@ -1,12 +1,19 @@
 /*
  * Runs the scenarios of bindings/conformance by C or by C++, whichever it is linked with.
  *
- *     conformance SCENARIOS FOLDER [NAME...]
+ *     conformance [--processes] SCENARIOS FOLDER [NAME...]
  *
  * SCENARIOS is the folder of the .toml files, FOLDER an empty one for stores and servers. Runs all scenarios,
- * or those named, over every kind of store that they are for, and ends with `N passed, N failed`.
+ * or those named, over every kind of store that they are for, and ends with `N passed, N failed`. The nodes of
+ * clusters are servers of this process; with `--processes` they are processes of their own, which a tool that
+ * makes this process slow leaves alone.
  */
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <exception>
 #include <filesystem>
@@ -16,6 +23,7 @@
 #include <memory>
 #include <set>
 #include <sstream>
+#include <thread>
 
 #include "api.h"
 #include "toml.hpp"
@@ -69,10 +77,19 @@ void check(bool holds, const std::string &what) {
   if (!holds) throw failure(what);
 }
 
-/** Servers on loopback, in this process, that can be stopped and started. */
+/** Nodes on loopback that can be stopped and started. */
 class nodes {
  public:
-  nodes(fs::path folder, std::size_t count) : folder_(std::move(folder)) {
+  virtual ~nodes() = default;
+  virtual std::string url() const = 0;
+  virtual void stop(const std::vector<std::uint32_t> &numbers) = 0;
+  virtual void start(const std::vector<std::uint32_t> &numbers) = 0;
+};
+
+/** Those that are servers of this process. */
+class nodes_here : public nodes {
+ public:
+  nodes_here(fs::path folder, std::size_t count) : folder_(std::move(folder)) {
     fs::create_directories(folder_);
     for (std::size_t node = 1; node <= count; node++) {
       servers_.push_back(serve(node, "127.0.0.1:0"));
@@ -81,24 +98,24 @@ class nodes {
     virtuallog::init(addresses_);
     for (auto &server : servers_) server->ready();
   }
-  ~nodes() {
+  ~nodes_here() override {
     for (auto &server : servers_) {
       if (server) server->close();
     }
   }
 
-  std::string url() const {
+  std::string url() const override {
     std::string all;
     for (const std::string &address : addresses_) all += (all.empty() ? "virtuallog://" : ",") + address;
     return all + "/";
   }
-  void stop(const std::vector<std::uint32_t> &numbers) {
+  void stop(const std::vector<std::uint32_t> &numbers) override {
     for (const auto node : numbers) {
       servers_.at(node - 1)->close();
       servers_.at(node - 1).reset();
     }
   }
-  void start(const std::vector<std::uint32_t> &numbers) {
+  void start(const std::vector<std::uint32_t> &numbers) override {
     for (const auto node : numbers) servers_.at(node - 1) = serve(node, addresses_.at(node - 1));
     for (const auto node : numbers) servers_.at(node - 1)->ready(std::chrono::seconds(60));
   }
@@ -114,6 +131,65 @@ class nodes {
   fs::path folder_;
   std::vector<std::unique_ptr<virtuallog::server>> servers_;
   std::vector<std::string> addresses_;
+};
+
+/** Those that are processes of their own. */
+class nodes_apart : public nodes {
+ public:
+  nodes_apart(const fs::path &folder, std::size_t count) : cluster_(static_cast<std::uint32_t>(count), folder.string()) {}
+
+  std::string url() const override { return cluster_.url(); }
+  void stop(const std::vector<std::uint32_t> &numbers) override {
+    for (const auto node : numbers) cluster_.stop(node);
+  }
+  void start(const std::vector<std::uint32_t> &numbers) override {
+    for (const auto node : numbers) cluster_.restart(node);
+  }
+
+ private:
+  virtuallog::local_cluster cluster_;
+};
+
+/** Listens on loopback until its end, and answers whatever connects with these bytes alone. */
+class impostor {
+ public:
+  explicit impostor(std::string answer) : listener_(socket(AF_INET, SOCK_STREAM, 0)) {
+    at_.sin_family = AF_INET;
+    at_.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof at_;
+    auto *address = reinterpret_cast<sockaddr *>(&at_);
+    check(bind(listener_, address, size) == 0 && listen(listener_, 8) == 0, "a free port");
+    check(getsockname(listener_, address, &size) == 0, "it has an address");
+    thread_ = std::thread([this, answer = std::move(answer)] { serve(answer); });
+  }
+  ~impostor() {
+    ending_ = true;
+    // So that it looks.
+    const int last = socket(AF_INET, SOCK_STREAM, 0);
+    if (connect(last, reinterpret_cast<sockaddr *>(&at_), sizeof at_) == 0) close(last);
+    thread_.join();
+    close(listener_);
+  }
+
+  std::string address() const { return "127.0.0.1:" + std::to_string(ntohs(at_.sin_port)); }
+
+ private:
+  void serve(const std::string &answer) const {
+    while (!ending_) {
+      const int stream = accept(listener_, nullptr, nullptr);
+      // Until the other side has gone: what came and nobody has read would take the answer away.
+      char gone[4096];
+      if (!ending_ && send(stream, answer.data(), answer.size(), 0) > 0) {
+        while (recv(stream, gone, sizeof gone, 0) > 0) continue;
+      }
+      close(stream);
+    }
+  }
+
+  int listener_;
+  sockaddr_in at_{};
+  std::atomic<bool> ending_{false};
+  std::thread thread_;
 };
 
 std::string payload(const value &given) {
@@ -279,9 +355,13 @@ class runner {
     s.in_flight_bytes_max = static_cast<std::size_t>(get("in_flight_bytes_max", 0));
   }
 
-  /** What only the runner can do: to the nodes, and to the files of a store. */
+  /** What only the runner can do: to the nodes, to the files of a store, and beside them. */
   bool meddle(const value &given) {
     const std::string &what = given.at("do").text;
+    if (what == "impostor") {
+      impostors_[given.at("as").text] = std::make_unique<impostor>(payload(given.at("payload")));
+      return true;
+    }
     if (what == "stop" || what == "start") {
       check(cluster_ != nullptr, "the scenario has no nodes of its own");
       std::vector<std::uint32_t> numbers;
@@ -346,6 +426,8 @@ class runner {
     if (name == "loglet") return kind_ == "memory" ? "memory" : kind_ == "file" ? "local" : "native";
     if (name == "away") return "file:" + (folder_ / "away").string() + "/";
     const std::size_t colon = name.find(':');
+    const auto impostor = colon == std::string::npos ? impostors_.end() : impostors_.find(name.substr(colon + 1));
+    if (impostor != impostors_.end()) return impostor->second->address();
     if (colon != std::string::npos) return api_server(name.substr(colon + 1).c_str(), name.substr(0, colon) == "url");
     return (kind_ == "memory" ? "memory:" : store_) + name + suffix_;
   }
@@ -388,6 +470,7 @@ class runner {
   nodes *cluster_;
   std::map<std::string, std::string> saved_;
   std::map<std::string, std::uint32_t> named_;
+  std::map<std::string, std::unique_ptr<impostor>> impostors_;
   std::vector<std::unique_ptr<std::vector<std::string>>> kept_;
 };
 
@@ -400,12 +483,18 @@ bool wanted(const value &scenario, const std::string &kind) {
 }  // namespace
 
 int main(int argc, char **argv) {
+  const bool apart = argc > 1 && std::string(argv[1]) == "--processes";
+  if (apart) argc--, argv++;
   if (argc < 3) {
-    std::cerr << "usage: conformance SCENARIOS FOLDER [NAME...]\n";
+    std::cerr << "usage: conformance [--processes] SCENARIOS FOLDER [NAME...]\n";
     return 2;
   }
   const fs::path folder = argv[2];
   const std::set<std::string> names(argv + 3, argv + argc);
+  const auto make = [&](const fs::path &of, std::size_t count) -> std::unique_ptr<nodes> {
+    if (apart) return std::make_unique<nodes_apart>(of, count);
+    return std::make_unique<nodes_here>(of, count);
+  };
   std::map<std::string, value> scenarios;
   for (const auto &file : fs::directory_iterator(argv[1])) {
     const std::string name = file.path().stem().string();
@@ -425,17 +514,17 @@ int main(int argc, char **argv) {
     }
     api_end();
   };
-  nodes shared(folder / "cluster", 3);
+  const auto shared = make(folder / "cluster", 3);
   for (const auto &[name, scenario] : scenarios) {
     if (scenario.has("needs") && !api_cancels) continue;
     if (scenario.has("nodes")) {
-      nodes own(folder / ("nodes-" + name), static_cast<std::size_t>(scenario.at("nodes").number));
-      run(name, "cluster", own.url(), &own);
+      const auto own = make(folder / ("nodes-" + name), static_cast<std::size_t>(scenario.at("nodes").number));
+      run(name, "cluster", own->url(), own.get());
       continue;
     }
     if (wanted(scenario, "memory")) run(name, "memory", "memory:/", nullptr);
     if (wanted(scenario, "file")) run(name, "file", "file:" + (folder / name).string() + "/", nullptr);
-    if (wanted(scenario, "cluster")) run(name, "cluster", shared.url(), nullptr);
+    if (wanted(scenario, "cluster")) run(name, "cluster", shared->url(), nullptr);
   }
   std::cout << api_name << " conformance: " << passed << " passed, " << failed << " failed" << std::endl;
   return failed == 0 && passed > 0 ? 0 : 1;

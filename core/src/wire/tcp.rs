@@ -246,7 +246,7 @@ impl TcpLink {
         // The greeting may not fit into a socket that is not ready yet.
         let answer = tokio::select! {
             biased;
-            answer = inbox.frame() => answer?.1,
+            answer = inbox.frame() => answer.map_err(|why| other_protocol(&self.to.address, why))?.1,
             why = writes.run() => return Err(why),
         };
         match answer.to_reply()? {
@@ -255,6 +255,16 @@ impl TcpLink {
             _ => Err(Error::new(ErrorCode::Incompatible, "the other side greets in no known way")),
         }
     }
+}
+
+/// What came as a greeting and is no frame was said by no server of ours.
+fn other_protocol(address: &str, why: Error) -> Error {
+    if why.code() != ErrorCode::TooLarge {
+        return why;
+    }
+    let message =
+        format!("what answers at {address} speaks another protocol: is it a virtuallogd?");
+    Error::new(ErrorCode::Incompatible, message).with_source(why)
 }
 
 fn closed() -> Error {

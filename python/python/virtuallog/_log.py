@@ -6,8 +6,9 @@ be shared by threads; a reader or subscription belongs to one thread at a time.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
-from operator import length_hint
+from operator import index, length_hint
 from types import TracebackType
 from typing import Final, Literal
 
@@ -235,10 +236,18 @@ class PendingAppend:
         return self._outcome
 
 
+def batch_size(entries_max: int) -> int:
+    """How many entries a batch may have: checked before any of them is taken."""
+    if isinstance(entries_max, bool):
+        raise TypeError("a batch's size is an int, not bool")
+    size = index(entries_max)
+    if size < 1:
+        raise InvalidError(f"a batch has at least one entry: ask for 1, not {size}")
+    return min(size, sys.maxsize)
+
+
 def split(batch: Batch, entries_max: int) -> tuple[Batch, Batch]:
     """Its first entries, at most so many, and the others."""
-    if entries_max < 1:
-        raise InvalidError("a batch has at least one entry: ask for 1")
     return batch[:entries_max], batch[entries_max:]
 
 
@@ -284,10 +293,11 @@ class Reader(Iterator[Entry]):
         An empty batch is the end. `DeadlineError` when ``timeout`` seconds pass first; nothing is
         lost then.
         """
+        size = batch_size(entries_max)
         if self._batch is None or not (left := length_hint(self._left)):
             wait = self._timeout if timeout is ... else timeout
-            return self._native.next_batch(entries_max, wait).wait()
-        batch, rest = split(self._batch[-left:], entries_max)
+            return self._native.next_batch(size, wait).wait()
+        batch, rest = split(self._batch[-left:], size)
         self._batch, self._left = rest, iter(rest)
         self._last = batch[-1]
         return batch

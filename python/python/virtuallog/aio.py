@@ -27,7 +27,7 @@ from typing import Any, Literal
 from . import _native
 from ._aio_cluster import Server, drain, init, move, nodes, remove
 from ._driver import Driver, driver
-from ._log import BATCH_ENTRIES, split
+from ._log import BATCH_ENTRIES, batch_size, split
 from ._native import Batch, Entry
 from ._types import Appended, Chain, Payload, Plan, Start, Tail, Timeout, Trimmed, VerifyReport
 from .errors import ClosedError, InvalidError
@@ -276,11 +276,12 @@ class Reader(AsyncIterator[Entry]):
         An empty batch is the end. `DeadlineError` when ``timeout`` seconds pass first; nothing is
         lost then.
         """
+        size = batch_size(entries_max)
         if self._batch is not None and (left := length_hint(self._left)):
             batch = self._batch[-left:]
         else:
-            batch = await self._next(entries_max, self._timeout if timeout is ... else timeout)
-        batch, rest = split(batch, entries_max)
+            batch = await self._next(size, self._timeout if timeout is ... else timeout)
+        batch, rest = split(batch, size)
         self._batch, self._left = rest, iter(rest)
         if batch:
             self._last = batch[-1]
