@@ -362,7 +362,7 @@ impl Appender {
 
     /// What a wrong resolution would see (see `PlantedBug`).
     #[cfg(any(test, feature = "testing"))]
-    fn mistake(
+    pub(crate) fn mistake(
         &self,
         planted: Option<crate::store::PlantedBug>,
         mut look: Look,
@@ -768,31 +768,4 @@ fn tell(answers: Answers) {
 
 fn not_sent(code: ErrorCode, why: &str) -> Error {
     Error::new(code, format!("{why} before this one was sent: it is surely not in the log"))
-}
-
-impl Log {
-    /// Waits until the chain names where `view`'s active segment ended, and reads the batches of
-    /// `writers` in its last part.
-    async fn sealed_part(
-        self: &Arc<Self>,
-        view: &Arc<View>,
-        writers: &[WriterId],
-        from: LogletPos,
-    ) -> Result<Look> {
-        let index = view.chain.active().index;
-        let newer = self.view_beyond(index).await?;
-        // Trimmed away: nothing is found, and nothing is absent.
-        let Some(segment) = newer.chain.segment(index) else {
-            return Ok(Look { trimmed: Some(newer.chain.first()), ..Look::default() });
-        };
-        let Some(stop) = segment.stop else { return Err(newer.over()) };
-        let to = segment.to_loglet(stop);
-        let loglet = self.loglet(&newer, segment).await?;
-        let from = from.max(segment.base).min(to);
-        let look = resolve::sightings(&*loglet, segment, writers, from, to).await;
-        let look = look.map_err(|error| newer.read_error(segment, error))?;
-        #[cfg(any(test, feature = "testing"))]
-        let look = self.appender.mistake(self.options.planted, look, newer.chain.first());
-        Ok(look)
-    }
 }

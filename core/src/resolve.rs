@@ -14,7 +14,7 @@ use virtuallog_protocol::{LogPos, LogletPos, Segment, WriterId};
 
 use crate::env;
 use crate::error::{Error, ErrorCode, Result};
-use crate::log::Log;
+use crate::log::{Log, View};
 use crate::loglet::{Loglet, LogletError};
 use crate::token::Token;
 
@@ -70,23 +70,30 @@ impl Log {
         at_rest: bool,
         tail: LogPos,
     ) -> Result<Option<LogPos>> {
-        let view = self.fetch().await?;
-        // It may have gone on from the segment that it was sent to first into the ones after it.
-        let mut complete = true;
-        for segment in view.chain.segments.iter().filter(|s| s.index >= token.segment) {
-            let loglet = self.loglet(&view, segment).await?;
-            let to = segment.to_loglet(segment.stop.unwrap_or(tail).max(segment.start));
-            let from = match segment.index == token.segment {
-                true => token.from.clamp(segment.base, to),
-                false => segment.base,
-            };
-            let look = sightings(&*loglet, segment, &[token.writer], from, to).await;
-            let look = look.map_err(|error| view.read_error(segment, error))?;
-            complete &= look.trimmed.is_none();
-            if let Some(position) = locate(&look.found, token.writer, token.seq) {
-                return Ok(Some(position));
+        let (view, complete) = 'chain: loop {
+            let view = self.fetch().await?;
+            // It may have gone on from the segment that it was sent to first into the ones after it.
+            let mut complete = true;
+            for segment in view.chain.segments.iter().filter(|s| s.index >= token.segment) {
+                let to = segment.to_loglet(segment.stop.unwrap_or(tail).max(segment.start));
+                let from = match segment.index == token.segment {
+                    true => token.from.clamp(segment.base, to),
+                    false => segment.base,
+                };
+                let look = match self.look_at(&view, segment, &[token.writer], from, to).await {
+                    Ok(look) => look,
+                    Err(error) => {
+                        self.if_outdated(&view, segment, error).await?;
+                        continue 'chain;
+                    }
+                };
+                complete &= look.trimmed.is_none();
+                if let Some(position) = locate(&look.found, token.writer, token.seq) {
+                    return Ok(Some(position));
+                }
             }
-        }
+            break (view, complete);
+        };
         match view.chain.segment(token.segment) {
             None => Err(crate::log::trimmed(view.chain.first())),
             Some(_) if !complete => Err(crate::log::trimmed(self.first().await?)),
@@ -97,6 +104,48 @@ impl Log {
                  seal the segment with `reconfig_extend`",
             )),
         }
+    }
+
+    /// Waits until the chain names where `view`'s active segment ended, and reads the batches of
+    /// `writers` in its last part.
+    pub(crate) async fn sealed_part(
+        self: &Arc<Self>,
+        view: &Arc<View>,
+        writers: &[WriterId],
+        from: LogletPos,
+    ) -> Result<Look> {
+        let index = view.chain.active().index;
+        let mut newer = self.view_beyond(index).await?;
+        let look = loop {
+            // Trimmed away: nothing is found, and nothing is absent.
+            let Some(segment) = newer.chain.segment(index) else {
+                return Ok(Look { trimmed: Some(newer.chain.first()), ..Look::default() });
+            };
+            let Some(stop) = segment.stop else { return Err(newer.over()) };
+            let to = segment.to_loglet(stop);
+            let from = from.max(segment.base).min(to);
+            match self.look_at(&newer, segment, writers, from, to).await {
+                Ok(look) => break look,
+                // Since then it was trimmed away or copied elsewhere.
+                Err(error) => self.if_outdated(&newer, segment, error).await?,
+            }
+            newer = self.view();
+        };
+        #[cfg(any(test, feature = "testing"))]
+        let look = self.appender.mistake(self.options.planted, look, newer.chain.first());
+        Ok(look)
+    }
+
+    async fn look_at(
+        &self,
+        view: &View,
+        segment: &Segment,
+        writers: &[WriterId],
+        from: LogletPos,
+        to: LogletPos,
+    ) -> Result<Look, LogletError> {
+        let loglet = self.try_loglet(view, segment).await?;
+        sightings(&*loglet, segment, writers, from, to).await
     }
 }
 
@@ -131,7 +180,7 @@ pub(crate) struct Sighting {
 ///
 /// # Errors
 /// The loglet's: then nothing is known to be absent.
-pub(crate) async fn sightings(
+async fn sightings(
     loglet: &dyn Loglet,
     segment: &Segment,
     writers: &[WriterId],
