@@ -188,11 +188,12 @@ impl Log {
         };
         let segment = view.chain.active();
         let active = self.loglet(view, segment).await?;
-        // A tail check may wait for a sequencer that is gone, until somebody seals: that would be us.
+        // A tail check may wait for a sequencer that is gone, until somebody seals: that would be us. Where
+        // too few answer it cannot be told: taken back is what can be begun anew, in a better place.
         let looked = tokio::time::timeout(SEAL_LOOK, active.check_tail()).await;
         let sealed = match looked {
+            Ok(Err(LogletError::Unavailable(_))) | Err(_) => false,
             Ok(tail) => tail.map_err(|e| view.read_error(segment, e))?.sealed,
-            Err(_) => false,
         };
         if !sealed {
             if let Ok(withdrawn) = view.chain.withdraw(env::random_u128()) {
