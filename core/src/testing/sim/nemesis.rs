@@ -225,6 +225,21 @@ impl Nemesis {
         self.world.trace.say(format_args!("the disk of {} is well again", at + 1));
     }
 
+    /// Whether among any half of the others there is one who knows that a disk went on.
+    fn is_remembered(&self, at: usize, then: u64) -> bool {
+        let nodes = &self.world.nodes;
+        let storage = |at| nodes.with(at, |machine| machine.life.as_ref()?.storage.clone());
+        let Some(its) = storage(at) else { return false };
+        let Some(identity) = its.identity() else { return false };
+        let knows = |other: &usize| {
+            let known = storage(*other)
+                .and_then(|other| other.remember_peer(identity.node, its.storage_id(), 0).ok());
+            known.is_some_and(|known| known > then)
+        };
+        let others: Vec<usize> = (0..self.world.plan.nodes).filter(|other| *other != at).collect();
+        others.iter().filter(|other| knows(other)).count() > others.len() - others.len().div_ceil(2)
+    }
+
     async fn damage(&mut self, fault: Fault) {
         let world = self.world.clone();
         let Some(at) = world.may_damage(&mut self.rng) else { return };
@@ -241,8 +256,11 @@ impl Nemesis {
                 if world.nodes.with(at, |machine| machine.generation()) <= then || then.is_none() {
                     return;
                 }
-                // The others have to hear of the newer one before.
+                // The others have to hear of the newer one before, so many that it cannot pass them by.
                 tokio::time::sleep(HEARD).await;
+                if !self.is_remembered(at, then.unwrap_or_default()) {
+                    return;
+                }
                 // Once it is replaced this is the image of another server.
                 let image = world.nodes.with(at, |machine| {
                     machine.image.take().filter(|_| machine.damaged && !machine.replaced)

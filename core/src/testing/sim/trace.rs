@@ -18,6 +18,9 @@ pub(super) struct Trace {
     noted: Mutex<Noted>,
 }
 
+/// Some hundred times as many as a simulation has: one that goes in circles would fill the memory.
+const EVENTS_MAX: u64 = 20_000_000;
+
 #[derive(Debug)]
 struct Noted {
     digest: u64,
@@ -51,11 +54,13 @@ impl Trace {
         let now = self.now();
         let mut noted = self.noted();
         noted.events += 1;
+        let events = noted.events;
         for number in std::iter::once(&now).chain(numbers) {
             noted.digest = (noted.digest ^ number).wrapping_mul(0x0000_0100_0000_01b3);
             noted.digest ^= noted.digest >> 29;
         }
         drop(noted);
+        assert!(events < EVENTS_MAX, "L4: the simulation does not come to an end");
         if self.shown {
             println!("{:>9.3}  {}", now as f64 / 1000.0, line());
         }
