@@ -16,7 +16,7 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 14
 
 demo: ## a log from a disk to a cluster and back under load, a server killed meanwhile, and proof that nothing is lost
-	@echo "make demo: about 30 seconds, and 7 minutes more the first time, to build"
+	@echo "make demo: about 30 seconds, and 10 minutes more the first time, to build"
 	@.ci/setup || [ $$? = 4 ]
 	@echo "building"
 	@cargo build --quiet --release -p virtuallog-server
