@@ -284,8 +284,11 @@ class Report:
             self.plot_rate(above)
             self.plot_lag(below)
             entries = grouped(self.written.submitted)
-            title = f"{entries} entries, to a cluster and back, one server killed: {self.verdict}"
-            below_title = f"{grouped(self.rate)} durable entries/s from one Python program"
+            title = f"{entries} entries: {self.verdict}"
+            below_title = (
+                "To a cluster and back, one server killed: "
+                f"{grouped(self.rate)} durable entries/s from Python, {len(self.others)} other writers beside it"
+            )
             figure.set_layout_engine("constrained", rect=(0.01, 0.01, 0.98, 0.89))
             figure.text(0.02, 0.945, title, fontsize=12, fontweight="bold")
             figure.text(0.02, 0.905, below_title, color=GREY)
