@@ -64,6 +64,12 @@ impl Book {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether anything was ever done with the log, so that it is there.
+    pub(super) fn is_begun(&self) -> bool {
+        let pages = self.pages();
+        pages.next_value > 0 || !pages.chains.is_empty()
+    }
+
     /// An instant.
     pub(super) fn now(&self) -> u64 {
         let mut pages = self.pages();

@@ -197,6 +197,8 @@ pub(super) async fn judge(world: &Arc<World>, book: &Arc<Book>) -> Option<(Chain
         tokio::spawn(Task::of(process, async move {
             let judged = match open(&of, &book, &reach, TIMEOUT).await {
                 Ok(log) => judge::log(&of, &book, &log).await,
+                // It could never be made.
+                Err(_) if of.is_short() && !book.is_begun() => None,
                 Err(error) => {
                     judge::unreadable(&of, &book, &error);
                     None
@@ -326,8 +328,10 @@ impl Client {
 
     /// Liveness, L1 to L4: with a healthy majority everything works, and soon.
     fn live_enough(&self, what: &str, took: u64, error: Option<&Error>) {
-        // Where fewer servers are left than a loglet has replicas, none can be placed.
-        if what == "reconfigure" && self.world.is_short() {
+        // Where fewer servers are left than a loglet has replicas, none can be placed, a log's first
+        // one neither.
+        let places = what == "reconfigure" || (what == "open" && !self.book.is_begun());
+        if places && self.world.is_short() {
             return;
         }
         let refused =
