@@ -48,8 +48,6 @@ pub(crate) enum Request {
     Create {
         id: LogletId,
         base: LogletPos,
-        /// The newest chain names it.
-        named: bool,
         done: Reply,
     },
     Seal {

@@ -301,13 +301,7 @@ impl Storage {
 
     /// Makes a loglet that starts at `base`. One that is there with the same base is fine.
     pub fn create(&self, id: LogletId, base: LogletPos, done: Done) {
-        self.submit(Request::Create { id, base, named: false, done: Reply::new(done) });
-    }
-
-    /// As [`create`](Self::create), of one that the log's newest chain names: so it may also be below
-    /// the bound of [`retire`](Self::retire), when this store missed it until now.
-    pub fn create_named(&self, id: LogletId, base: LogletPos, done: Done) {
-        self.submit(Request::Create { id, base, named: true, done: Reply::new(done) });
+        self.submit(Request::Create { id, base, done: Reply::new(done) });
     }
 
     /// Ends a loglet for good.

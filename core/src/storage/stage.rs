@@ -141,9 +141,7 @@ impl Inner {
             Request::Append { id, place, batch, done } => {
                 (done, self.stage_append(committer, block, id, place, batch))
             }
-            Request::Create { id, base, named, done } => {
-                (done, self.stage_create(block, id, base, named))
-            }
+            Request::Create { id, base, done } => (done, self.stage_create(block, id, base)),
             Request::Seal { id, done } => (done, self.stage_seal(block, id)),
             Request::Trim { id, keep_from, done } => (done, self.stage_trim(block, id, keep_from)),
             Request::Retire { log, live, bound, done } => {
@@ -269,7 +267,6 @@ impl Inner {
         block: &mut Block,
         id: LogletId,
         base: LogletPos,
-        named: bool,
     ) -> Result<Answer, StorageError> {
         match self.staged(&mut block.touched, id) {
             Ok(staged) if staged.after.base == base => return Ok(Answer::Settled(Ok(base))),
@@ -277,7 +274,7 @@ impl Inner {
             Err(_) => {}
         }
         let bound = block.retired.get(&id.log).copied().max(self.retired_bound(id.log));
-        if let Some(bound) = bound.filter(|bound| id.segment < *bound && !named) {
+        if let Some(bound) = bound.filter(|bound| id.segment < *bound) {
             return Err(StorageError::Retired { bound });
         }
         self.files.create((id, base))?;
