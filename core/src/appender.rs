@@ -6,7 +6,8 @@
 //!
 //! When a batch meets a seal, sending stops until the chain names where the segment ended; then each
 //! batch that was out is looked for there (see `resolve.rs`) and either has its position or goes out
-//! again, in order. When a batch fails for any other reason, all behind it that were not sent fail
+//! again, in order; unless somebody's time ran out meanwhile, who holds a token that says where it was:
+//! then it fails for good. When a batch fails for any other reason, all behind it that were not sent fail
 //! too, definitely, and so does what is submitted before anybody was told of the failure: nothing
 //! overtakes. Then the writer starts a new life under a new id.
 
@@ -24,7 +25,7 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::log::{Log, View};
 use crate::loglet::{Ack, LogletError};
 use crate::parcel::{Entries, Parcel, Payloads};
-use crate::resolve::{self, Life, Look};
+use crate::resolve::{self, Look};
 use crate::ticket::{Append, Ticket, deadline};
 use crate::token::Token;
 
@@ -45,8 +46,8 @@ pub(crate) struct Appender {
 
 #[derive(Debug)]
 struct State {
-    /// This life, and the sequence number of the next entry that is admitted.
-    life: Arc<Life>,
+    /// This life of the writer, and the sequence number of the next entry that is admitted.
+    writer: WriterId,
     next_seq: u64,
     /// Entries being collected: the youngest of all that were admitted.
     open: Parcel,
@@ -153,7 +154,7 @@ impl Appender {
     pub(crate) fn new() -> Self {
         Self {
             state: Mutex::new(State {
-                life: Life::begin(),
+                writer: new_writer(),
                 next_seq: 0,
                 open: Parcel::empty(0),
                 ready: VecDeque::new(),
@@ -250,6 +251,20 @@ impl Appender {
 
     /// Frames a parcel and hands it to the active loglet. Called by the one thread that is sending.
     fn send(&self, log: &Arc<Log>, mut parcel: Parcel, here: bool) {
+        // With the ones that are out: were they at different loglets, one could fail and the next
+        // not. A loglet that is not the active one any more says so.
+        let out = self.state().sent.back().map(|sent| sent.view.clone());
+        let view = out.unwrap_or_else(|| log.view());
+        let from = view.known_tail();
+        if !parcel.address(view.chain.active().index, from) {
+            let why = "its segment ended without it while its caller's time ran out";
+            self.refuse(parcel, not_sent(ErrorCode::Unavailable, why));
+            return;
+        }
+        let Some(active) = view.active.clone() else {
+            self.refuse(parcel, view.over());
+            return;
+        };
         let mark = parcel.token();
         let (writer, seq) = (mark.writer, mark.seq);
         let batch = match std::mem::replace(&mut parcel.entries, Entries::Out) {
@@ -257,15 +272,6 @@ impl Appender {
             Entries::Framed(batch) => batch,
             Entries::Out => unreachable!("a parcel is sent once"),
         };
-        // With the ones that are out: were they at different loglets, one could fail and the next
-        // not. A loglet that is not the active one any more says so.
-        let out = self.state().sent.back().map(|sent| sent.view.clone());
-        let view = out.unwrap_or_else(|| log.view());
-        let Some(active) = view.active.clone() else {
-            self.refuse(parcel, view.over());
-            return;
-        };
-        let from = view.known_tail();
         let sent = Sent {
             batch: batch.clone(),
             parcel,
@@ -450,13 +456,14 @@ impl Appender {
             return false;
         }
         let out = state.sent.iter().filter(|sent| sent.parcel.since.is_some_and(late));
-        let doubtful: Vec<_> = out.flat_map(|sent| sent.parcel.tickets()).cloned().collect();
+        let doubtful = out.flat_map(|sent| sent.parcel.tickets());
+        let doubtful: Vec<_> = doubtful.map(|ticket| (ticket.clone(), ticket.doubt())).collect();
         let stuck = state.ready.front().or(Some(&state.open)).and_then(|parcel| parcel.since);
         let waits = state.waiting.front().map(|waiting| waiting.since);
         if stuck.is_some_and(late) || waits.is_some_and(late) {
             state.fail_unsent(&not_sent(ErrorCode::Deadline, "time ran out"), &mut answers);
         }
-        for ticket in doubtful.iter().filter(|ticket| !ticket.is_settled()) {
+        for (ticket, _) in doubtful.iter().filter(|(ticket, _)| !ticket.is_settled()) {
             state.failures.push(ticket.clone());
         }
         if !doubtful.is_empty() {
@@ -465,8 +472,8 @@ impl Appender {
         state.remember_failures(&answers);
         drop(state);
         tell(answers);
-        for ticket in doubtful {
-            ticket.settle(Err(deadline(ticket.token.get())));
+        for (ticket, token) in doubtful {
+            ticket.settle(Err(deadline(token)));
         }
         true
     }
@@ -549,7 +556,7 @@ impl State {
         self.close_open();
         self.weight += weight;
         let mut parcel = Parcel::empty(weight);
-        parcel.begin(&self.life, self.token(log));
+        parcel.begin(self.token(log));
         self.next_seq += payloads.len() as u64;
         for payload in payloads {
             parcel.push(payload);
@@ -564,7 +571,7 @@ impl State {
         }
         if self.open.since.is_none() {
             let token = self.token(log);
-            self.open.begin(&self.life, token);
+            self.open.begin(token);
         }
         self.next_seq += 1;
         self.weight += weight;
@@ -575,7 +582,7 @@ impl State {
     fn token(&self, log: &Log) -> Token {
         let view = log.view();
         let (segment, from) = (view.chain.active().index, view.known_tail());
-        Token { writer: self.life.writer, seq: self.next_seq, segment, from }
+        Token { writer: self.writer, seq: self.next_seq, segment, from }
     }
 
     fn close_open(&mut self) {
@@ -622,7 +629,7 @@ impl State {
                 }
                 Payloads::Together(payloads) => (self.push_together(log, payloads, weight), 0),
             };
-            let _ = ticket.token.set(parcel.token().plus(index));
+            let _ = ticket.call(parcel.token().plus(index));
             parcel.latecomers.push((ticket, index));
         }
     }
@@ -732,8 +739,7 @@ impl State {
         let answered = answers.iter().filter(|(_, outcome)| outcome.is_err());
         failed.extend(answered.flat_map(|(parcel, _)| parcel.tickets()).cloned());
         self.raise_barrier(error, failed);
-        self.life.end();
-        self.life = Life::begin();
+        self.writer = new_writer();
         self.next_seq = 0;
     }
 
@@ -758,6 +764,10 @@ impl State {
             self.failures.truncate(FAILURES_MAX);
         }
     }
+}
+
+fn new_writer() -> WriterId {
+    WriterId(env::random_u128())
 }
 
 fn tell(answers: Answers) {

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::time::Instant;
 use virtuallog_protocol::limits::{BATCH_BYTES_MAX, BATCH_ENTRIES_MAX};
-use virtuallog_protocol::{Batch, BatchBuilder, LogPos};
+use virtuallog_protocol::{Batch, BatchBuilder, LogPos, LogletPos};
 
 use crate::error::{Error, ErrorCode, Result};
-use crate::resolve::Life;
 use crate::store::Options;
 use crate::ticket::Ticket;
 use crate::token::Token;
@@ -74,10 +73,9 @@ fn check_batch(options: &Options, payloads: &[Bytes]) -> Result<usize> {
 #[derive(Debug)]
 pub(crate) struct Parcel {
     pub(crate) entries: Entries,
-    /// Writer and sequence number of its first entry, and where the log ended when that came.
+    /// Writer and sequence number of its first entry, and where the log ended when that came, or when it
+    /// was sent.
     mark: Option<Token>,
-    /// Says that something of this life is under way.
-    life: Option<Arc<Life>>,
     pub(crate) ticket: Arc<Ticket>,
     /// Tickets of entries that had to wait for the window, with their index in the batch.
     pub(crate) latecomers: Vec<(Arc<Ticket>, u64)>,
@@ -102,7 +100,6 @@ impl Parcel {
         Self {
             entries: Entries::Collected(BatchBuilder::with_capacity(capacity)),
             mark: None,
-            life: None,
             ticket: Arc::default(),
             latecomers: Vec::new(),
             held: false,
@@ -120,11 +117,23 @@ impl Parcel {
     }
 
     /// Names the entries to come, so that one can be looked up whatever happens to it.
-    pub(crate) fn begin(&mut self, life: &Arc<Life>, token: Token) {
-        let _ = self.ticket.token.set(token.clone());
+    pub(crate) fn begin(&mut self, token: Token) {
+        let _ = self.ticket.call(token.clone());
         self.mark = Some(token);
-        self.life = Some(life.clone());
         self.since = Some(Instant::now());
+    }
+
+    /// Names the entries by where they are about to be sent. False when they must not go there, see
+    /// [`Ticket::call`].
+    pub(crate) fn address(&mut self, segment: u32, from: LogletPos) -> bool {
+        let mark = self.mark.as_mut().expect("a parcel begins with its first entry");
+        if mark.segment == segment {
+            return true;
+        }
+        (mark.segment, mark.from) = (segment, from);
+        let mark = mark.clone();
+        let mut others = self.latecomers.iter();
+        self.ticket.call(mark.clone()) && others.all(|(ticket, at)| ticket.call(mark.plus(*at)))
     }
 
     /// What names its first entry.

@@ -5,14 +5,16 @@
 //! `Sealed` reads from where the log ended when it first sent the batch up to the boundary: a batch
 //! with its mark is in the log, and a batch without may safely go into the next segment. Absent holds
 //! only when every position was read. The papers leave duplicates here.
+//!
+//! A token answers the same question later, and elsewhere: it names the one segment where the append
+//! can be. Where the writer sends it on, its token changes first; once somebody holds it, it is not sent
+//! on (see `appender.rs`).
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::Arc;
 
 use virtuallog_protocol::{LogPos, LogletPos, Segment, WriterId};
 
-use crate::env;
 use crate::error::{Error, ErrorCode, Result};
 use crate::log::{Log, View};
 use crate::loglet::{Loglet, LogletError};
@@ -21,88 +23,43 @@ use crate::token::Token;
 /// Most bytes that one step of a resolution reads.
 const STEP_BYTES: usize = 1 << 20;
 
-/// One life of a writer, shared by everything of it that is under way.
-#[derive(Debug)]
-pub(crate) struct Life {
-    pub(crate) writer: WriterId,
-    /// Whether its appender may still begin something in it.
-    current: AtomicBool,
-}
-
-/// The lives of all writers of this process, whatever their store, since a log goes from one to
-/// another: what is under way cannot be absent yet. By process, since a child has none of its parent's.
-fn lives() -> MutexGuard<'static, BTreeMap<(u32, WriterId), Weak<Life>>> {
-    static LIVES: Mutex<BTreeMap<(u32, WriterId), Weak<Life>>> = Mutex::new(BTreeMap::new());
-    LIVES.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Life {
-    pub(crate) fn begin() -> Arc<Life> {
-        let writer = WriterId(env::random_u128());
-        let life = Arc::new(Life { writer, current: AtomicBool::new(true) });
-        let mut lives = lives();
-        lives.retain(|_, life| life.strong_count() > 0);
-        lives.insert((env::process(), writer), Arc::downgrade(&life));
-        life
-    }
-
-    /// Whether something of this writer may still go into the log from this process.
-    pub(crate) fn is_busy(writer: WriterId) -> bool {
-        let life = lives().get(&(env::process(), writer)).and_then(Weak::upgrade);
-        let Some(life) = life else { return false };
-        // Ours, and the appender's own while it is the current one.
-        let at_rest = 1 + usize::from(life.current.load(Ordering::Acquire));
-        Arc::strong_count(&life) > at_rest
-    }
-
-    /// Nothing more begins in it.
-    pub(crate) fn end(&self) {
-        self.current.store(false, Ordering::Release);
-    }
-}
-
 impl Log {
-    /// Where the entry that the token names is; `None` when it is not in the log and never will be.
-    /// `at_rest`: its writer had nothing under way before `tail` was the tail.
+    /// Where the entry that the token names is; `None` when it is not in the log and never will be: its
+    /// segment ended without it, and it goes to no other one. `tail`: of the log, since the call began.
     pub(crate) async fn look_up(
         self: &Arc<Self>,
         token: &Token,
-        at_rest: bool,
         tail: LogPos,
     ) -> Result<Option<LogPos>> {
-        let (view, complete) = 'chain: loop {
+        loop {
             let view = self.fetch().await?;
-            // It may have gone on from the segment that it was sent to first into the ones after it.
-            let mut complete = true;
-            for segment in view.chain.segments.iter().filter(|s| s.index >= token.segment) {
-                let to = segment.to_loglet(segment.stop.unwrap_or(tail).max(segment.start));
-                let from = match segment.index == token.segment {
-                    true => token.from.clamp(segment.base, to),
-                    false => segment.base,
-                };
-                let look = match self.look_at(&view, segment, &[token.writer], from, to).await {
-                    Ok(look) => look,
-                    Err(error) => {
-                        self.if_outdated(&view, segment, error).await?;
-                        continue 'chain;
-                    }
-                };
-                complete &= look.trimmed.is_none();
-                if let Some(position) = locate(&look.found, token.writer, token.seq) {
-                    return Ok(Some(position));
+            let Some(segment) = view.chain.segment(token.segment) else {
+                return Err(match token.segment > view.chain.active().index {
+                    true => Error::invalid("the token is of another log"),
+                    false => crate::log::trimmed(view.chain.first()),
+                });
+            };
+            let to = segment.to_loglet(segment.stop.unwrap_or(tail).max(segment.start));
+            let from = token.from.clamp(segment.base, to);
+            let look = match self.look_at(&view, segment, &[token.writer], from, to).await {
+                Ok(look) => look,
+                Err(error) => {
+                    self.if_outdated(&view, segment, error).await?;
+                    continue;
                 }
+            };
+            if let Some(position) = locate(&look.found, token.writer, token.seq) {
+                return Ok(Some(position));
             }
-            break (view, complete);
-        };
-        match view.chain.segment(token.segment) {
-            None => Err(crate::log::trimmed(view.chain.first())),
-            Some(_) if !complete => Err(crate::log::trimmed(self.first().await?)),
-            Some(segment) if segment.stop.is_some() && at_rest => Ok(None),
-            Some(_) => Err(Error::new(
-                ErrorCode::Unavailable,
-                "still undecided: the segment that it was sent to is open; ask again later, or \
-                 seal the segment with `reconfig_extend`",
-            )),
+            return match segment.stop {
+                _ if look.trimmed.is_some() => Err(crate::log::trimmed(self.first().await?)),
+                Some(_) => Ok(None),
+                None => Err(Error::new(
+                    ErrorCode::Unavailable,
+                    "still undecided: the segment that it was sent to is open; ask again later, or \
+                     seal the segment with `reconfig_extend`",
+                )),
+            };
         }
     }
 

@@ -25,12 +25,17 @@ pub(crate) struct Ticket {
     settled: Condvar,
     /// Whether a caller was told of the failure.
     seen: AtomicBool,
-    /// Whether a caller's time ran out, so that he was told that it is in doubt.
-    doubted: AtomicBool,
     /// Whether the window took it: [`WAITING`], [`ADMITTED`] or [`WITHDRAWN`].
     turn: AtomicU8,
-    /// Set when the batch goes out: what names it if its outcome stays in doubt.
-    pub(crate) token: OnceLock<Token>,
+    name: Mutex<Name>,
+}
+
+/// What names an append if its outcome stays in doubt.
+#[derive(Debug, Default)]
+struct Name {
+    token: Option<Token>,
+    /// Whether a caller's time ran out, so that he was told that it is in doubt, and this name.
+    told: bool,
 }
 
 const ADMITTED: u8 = 0;
@@ -61,6 +66,30 @@ impl Ticket {
             && self.settle(Err(error))
     }
 
+    fn name(&self) -> MutexGuard<'_, Name> {
+        self.name.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Names it by where it goes. False when a caller holds a name that says another segment: then it
+    /// must not go there, since he takes it for absent once that segment ended without it.
+    #[must_use]
+    pub(crate) fn call(&self, token: Token) -> bool {
+        let mut name = self.name();
+        let elsewhere = name.token.as_ref().is_some_and(|known| known.segment != token.segment);
+        if name.told && elsewhere {
+            return false;
+        }
+        name.token = Some(token);
+        true
+    }
+
+    /// Its name, to be told a caller whose time ran out.
+    pub(crate) fn doubt(&self) -> Option<Token> {
+        let mut name = self.name();
+        name.told = true;
+        name.token.clone()
+    }
+
     fn waiters(&self) -> MutexGuard<'_, Waiters> {
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -89,7 +118,7 @@ impl Ticket {
     /// as much.
     pub(crate) fn take_unseen_failure(&self) -> Option<Error> {
         let error = self.outcome.get()?.as_ref().err()?;
-        let told = self.seen.swap(true, Ordering::Relaxed) || self.doubted.load(Ordering::Relaxed);
+        let told = self.seen.swap(true, Ordering::Relaxed) || self.name().told;
         (!told).then(|| error.clone())
     }
 
@@ -176,10 +205,7 @@ impl Append {
     /// The append's own, or `DEADLINE`.
     pub fn expire(&mut self) -> Result<LogPos> {
         self.ticket.withdraw(withdrawn());
-        self.told().unwrap_or_else(|| {
-            self.ticket.doubted.store(true, Ordering::Relaxed);
-            Err(deadline(self.ticket.token.get()).for_entry(self.index))
-        })
+        self.told().unwrap_or_else(|| Err(deadline(self.ticket.doubt()).for_entry(self.index)))
     }
 
     fn told(&self) -> Option<Result<LogPos>> {
@@ -223,7 +249,7 @@ fn withdrawn() -> Error {
 }
 
 /// Time ran out on an append that was taken: nobody knows yet how it ends.
-pub(crate) fn deadline(token: Option<&Token>) -> Error {
+pub(crate) fn deadline(token: Option<Token>) -> Error {
     let error = Error::new(
         ErrorCode::Deadline,
         "time ran out before the append was answered: it may be in the log; \
@@ -231,7 +257,7 @@ pub(crate) fn deadline(token: Option<&Token>) -> Error {
     );
     match token {
         None => error.in_doubt(),
-        Some(token) => error.in_doubt().with_token(token.clone()),
+        Some(token) => error.in_doubt().with_token(token),
     }
 }
 

@@ -15,7 +15,8 @@ pub struct Token {
     pub(crate) writer: WriterId,
     /// Of this entry, not of its batch.
     pub(crate) seq: u64,
-    /// The segment that it was sent to first.
+    /// The segment that it was sent to. Whoever holds a token may rely on it: the append goes to no
+    /// segment after this one.
     pub(crate) segment: u32,
     /// The log's end in that segment when it was sent: it can only be at or after this.
     pub(crate) from: LogletPos,

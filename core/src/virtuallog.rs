@@ -20,7 +20,6 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::log::Log;
 use crate::parcel::Payloads;
 use crate::reader::{Reader, check_range};
-use crate::resolve;
 use crate::store::Builder;
 use crate::ticket::Append;
 use crate::token::Token;
@@ -453,10 +452,8 @@ impl VirtualLog {
     pub async fn resolve(&self, token: &Token) -> Result<Option<LogPos>> {
         self.log.check_open()?;
         self.timed(async {
-            // Asked first: what is not under way now cannot appear behind the look.
-            let at_rest = !resolve::Life::is_busy(token.writer);
             let tail = self.tail().await?.position;
-            self.log.look_up(token, at_rest, tail).await
+            self.log.look_up(token, tail).await
         })
         .await
     }

@@ -421,9 +421,10 @@ async fn deadlines() {
     assert_eq!(log.append("on").await.expect("goes on"), LogPos(1));
 }
 
-/// What is under way in one handle is not absent for another one, whatever the chain says.
+/// Whoever was told of a doubt may rely on what his token says: once that segment ended without the
+/// append, it is nowhere and goes nowhere, although its handle could still send it on.
 #[tokio::test(start_paused = true)]
-async fn what_is_under_way_is_undecided() {
+async fn what_somebody_doubts_is_not_sent_on() {
     let (log, script) = open(WIDE).await;
     script.then([Then::Hold]);
     let mut held = log.append("held");
@@ -431,14 +432,38 @@ async fn what_is_under_way_is_undecided() {
     let error = collected.await.expect_err("not answered");
     assert!(error.is_in_doubt(), "{error:?}");
     let token = error.token().expect("named from the start").clone();
-    assert!(held.expire().expect_err("not answered").token().is_some());
+    assert_eq!(log.resolve(&token).await.expect_err("undecided").code(), ErrorCode::Unavailable);
+    let held = held.expire().expect_err("not answered").token().expect("a token").clone();
     log.reconfig_extend("scripted", None).await.expect("swapped");
-    let undecided = log.resolve(&token).await.expect_err("it is still to be sent");
-    assert_eq!(undecided.code(), ErrorCode::Unavailable);
+    for token in [&token, &held] {
+        assert_eq!(log.resolve(token).await.expect("decided"), None);
+    }
     script.let_go();
-    log.flush().await.expect("both went into the next segment");
-    assert_eq!(log.resolve(&token).await.expect("decided"), Some(LogPos(1)));
-    assert_eq!(texts(&log).await, ["held", "collected"]);
+    log.flush().await.expect("both were told of");
+    for token in [&token, &held] {
+        assert_eq!(log.resolve(token).await.expect("as before"), None);
+    }
+    assert_eq!(log.append("on").await.expect("goes on"), LogPos(0));
+    assert_eq!(texts(&log).await, ["on"]);
+}
+
+/// What was sent on to the next segment and is in doubt there is undecided while that one is open,
+/// though the first one ended without it.
+#[tokio::test(start_paused = true)]
+async fn a_doubt_is_about_the_segment_it_was_sent_to_last() {
+    for (lost, position) in [(Then::StoreAndDrop, Some(LogPos(0))), (Then::Drop, None)] {
+        let (log, script) = open(WIDE).await;
+        let stored = position.is_some();
+        script.then([Then::SealFirst, lost]);
+        let error = log.append("lost").await.expect_err("nobody answered");
+        let token = error.token().expect("a token").clone();
+        match log.resolve(&token).await {
+            Ok(found) => assert_eq!((found, stored), (position, true)),
+            Err(error) => assert_eq!((error.code(), stored), (ErrorCode::Unavailable, false)),
+        }
+        log.reconfig_extend("scripted", None).await.expect("swapped");
+        assert_eq!(log.resolve(&token).await.expect("decided"), position);
+    }
 }
 
 /// Batches that are out stay at one loglet: else one could be told that it failed, definitely,

@@ -41,15 +41,6 @@ pub(crate) fn random_u128() -> u128 {
     u128::from_le_bytes(bytes)
 }
 
-/// The process that this is: a forked child is another one.
-pub(crate) fn process() -> u32 {
-    #[cfg(any(test, feature = "testing"))]
-    if let Some(process) = simulated::here() {
-        return process.number();
-    }
-    std::process::id()
-}
-
 /// A number that rises from each call in this process to the next.
 pub(crate) fn rising() -> u64 {
     static NUMBERS: AtomicU64 = AtomicU64::new(1);

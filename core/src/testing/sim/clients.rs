@@ -362,13 +362,13 @@ impl Client {
             let count = if many { 1 + self.rng.below(8) } else { 1 };
             let (at, values) = self.book.submit(count);
             let append = match many {
-                true => log.append_many(values.into_iter().map(payload)),
+                true => log.append_many(values.iter().copied().map(payload)),
                 false => log.append(payload(values[0])),
             };
-            out.push((at, count, append));
+            out.push((at, count, values[0], append));
         }
         let mut failure = None;
-        for (at, count, append) in out {
+        for (at, count, value, append) in out {
             let outcome = match append.await {
                 Ok(first) => {
                     self.world.trace.add("appends acknowledged", count);
@@ -390,6 +390,16 @@ impl Client {
                     Outcome::Failed
                 }
             };
+            let told: Result<(), &Error> = match outcome {
+                Outcome::Ok(_) => Ok(()),
+                _ => failure.as_ref().map_or(Ok(()), Err),
+            };
+            self.world.trace.event(&[0xa9, value, count], || {
+                format!(
+                    "{}: append of {count} from value {value}: {outcome:?}, {told:?}",
+                    self.book.name
+                )
+            });
             self.book.appended(at, count, outcome);
         }
         failure.map_or(Ok(()), Err)
