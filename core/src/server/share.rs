@@ -2,9 +2,9 @@
 //!
 //! Loglets that no chain will name again are deleted. A closed segment of which this node missed a
 //! part (it was away when the loglet was made or sealed, or too slow and not waited for) is copied from
-//! the other members, so that it bears the loss of as many of them as the chain promises; not one that
-//! it refuses to make, because it heard of a retirement above it meanwhile. Each node looks after its
-//! own disk alone, by asking only itself: no turns, and nobody else need be well.
+//! the other members, so that it bears the loss of as many of them as the chain promises. An open one
+//! that was made without it begins here empty, which is the truth, so that it can be sealed when others
+//! are lost; the sequencer sends what comes from now on. Each node looks after its own disk alone, by asking only itself: no turns, and nobody else need be well.
 //!
 //! What a slow node skipped *below* its own tail is not seen here; a rebuild brings it back.
 
@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use virtuallog_protocol::chain::{Chain, Segment};
 use virtuallog_protocol::{LogId, LogletId, LogletPos};
 
@@ -25,11 +26,12 @@ use crate::wire::messages::LogletParams;
 /// Between two looks, unless the share of a lost node is rebuilt faster.
 const LOOK: Duration = Duration::from_secs(15);
 
-/// A closed segment that this node has not whole.
+/// A segment that this node has not whole.
 struct Missed {
     id: LogletId,
     params: LogletParams,
-    stop: LogletPos,
+    /// `None`: it is open, and not here at all.
+    stop: Option<LogletPos>,
 }
 
 /// Looks, for ever.
@@ -55,6 +57,15 @@ pub(super) async fn run(node: &Arc<Node>, active: &Active) {
             if !before.contains(&id) {
                 continue;
             }
+            if node.storage.status(id).is_none() {
+                let (tell, told) = oneshot::channel();
+                let done = Box::new(move |outcome| drop(tell.send(outcome)));
+                node.storage.create(id, LogletPos(0), done);
+                // Refused when it was deleted here since the chain was read. What is wrong with the
+                // disk is said elsewhere.
+                let _ = told.await;
+            }
+            let Some(stop) = stop else { continue };
             match Quorum::new(node.net.clone(), id, params).fill_up(stop).await {
                 Ok(()) => {
                     tracing::info!(loglet = %id, "what this node missed of a segment was copied");
@@ -75,8 +86,9 @@ fn misses(node: &Node, chain: &Chain, segment: &Segment) -> Option<Missed> {
     if !params.member_ids().any(|member| node.net.is_local(member)) {
         return None;
     }
-    let (id, stop) = (chain.loglet_id(segment), segment.to_loglet(segment.stop?));
-    let has = node.storage.status(id).is_some_and(|here| here.sealed && here.tail >= stop);
+    let (id, stop) = (chain.loglet_id(segment), segment.stop.map(|stop| segment.to_loglet(stop)));
+    let whole = |tail, sealed| stop.is_none_or(|stop| sealed && tail >= stop);
+    let has = node.storage.status(id).is_some_and(|here| whole(here.tail, here.sealed));
     (!has).then_some(Missed { id, params, stop })
 }
 

@@ -378,7 +378,7 @@ impl Inner {
             tasks.push(Task::DeleteLoglet { id: *id, files });
         }
         let removed = block.touched.iter().filter(|(_, staged)| staged.removed).map(|(id, _)| *id);
-        self.forget_loglets(removed, &block.retired);
+        self.forget_loglets(removed, &block.spared);
         self.keep_tasks(tasks);
     }
 

@@ -62,9 +62,11 @@ pub enum StorageError {
         base: LogletPos,
     },
     /// The identity was retired and is never given out again.
-    #[error("retired: every loglet of this log below segment {bound} is gone for good")]
+    #[error(
+        "retired: of this log's loglets below segment {bound} only those that its chain names are made"
+    )]
     Retired {
-        /// The lowest segment index that can still be created.
+        /// The lowest segment index from which on any can still be created.
         bound: u32,
     },
     /// No room; the batch is surely not stored, and nothing else was harmed.

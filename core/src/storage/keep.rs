@@ -288,7 +288,7 @@ impl Inner {
             clean,
             boot: self.boot,
             loglets: known.loglets.iter().map(|(id, loglet)| (*id, loglet.state())).collect(),
-            retired: known.retired.clone(),
+            spared: known.spared.clone(),
         }
     }
 

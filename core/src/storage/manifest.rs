@@ -12,7 +12,7 @@ use prost::Message;
 use virtuallog_protocol::{LogId, LogletId, LogletPos};
 
 use super::disk::Disk;
-use super::state::{Extent, LogletState};
+use super::state::{Extent, LogletState, Spared};
 use super::whole::Whole;
 use crate::error::Error;
 
@@ -40,8 +40,8 @@ pub(crate) struct Manifest {
     pub(crate) boot: u64,
     /// Every loglet there is.
     pub(crate) loglets: BTreeMap<LogletId, LogletState>,
-    /// Per log, the lowest segment index that may still be created.
-    pub(crate) retired: BTreeMap<LogId, u32>,
+    /// Per log, what may still be created.
+    pub(crate) spared: BTreeMap<LogId, Spared>,
 }
 
 impl Manifest {
@@ -118,6 +118,9 @@ struct WireRetired {
     log: Vec<u8>,
     #[prost(uint32, tag = "2")]
     bound: u32,
+    /// Before there was this field: none, which was the rule then.
+    #[prost(uint32, repeated, tag = "3")]
+    named: Vec<u32>,
 }
 
 impl From<&Manifest> for Wire {
@@ -137,9 +140,10 @@ impl From<&Manifest> for Wire {
             trim: state.trim.0,
             files: state.extents().map(file).collect(),
         };
-        let retired = |(log, bound): (&LogId, &u32)| WireRetired {
+        let retired = |(log, spared): (&LogId, &Spared)| WireRetired {
             log: log.0.to_le_bytes().to_vec(),
-            bound: *bound,
+            bound: spared.bound,
+            named: spared.named.iter().copied().collect(),
         };
         Wire {
             storage_id: manifest.storage_id.to_le_bytes().to_vec(),
@@ -150,7 +154,7 @@ impl From<&Manifest> for Wire {
             clean: manifest.clean,
             boot: manifest.boot,
             loglets: manifest.loglets.iter().map(loglet).collect(),
-            retired: manifest.retired.iter().map(retired).collect(),
+            retired: manifest.spared.iter().map(retired).collect(),
         }
     }
 }
@@ -184,9 +188,9 @@ impl Wire {
                 return None;
             }
         }
-        let mut retired = BTreeMap::new();
+        let mut spared = BTreeMap::new();
         for wire in self.retired {
-            retired.insert(LogId(id(&wire.log)?), wire.bound);
+            spared.insert(LogId(id(&wire.log)?), Spared::by(wire.bound, &wire.named));
         }
         Some(Manifest {
             storage_id: id(&self.storage_id)?,
@@ -197,7 +201,7 @@ impl Wire {
             clean: self.clean,
             boot: self.boot,
             loglets,
-            retired,
+            spared,
         })
     }
 }

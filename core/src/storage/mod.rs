@@ -66,7 +66,7 @@ use self::index::IndexCache;
 use self::keep::{Keep, Ring};
 use self::reading::Source;
 use self::reply::Reply;
-use self::state::Loglet;
+use self::state::{Loglet, Spared};
 use crate::error::{Error, ErrorCode};
 
 const KEEP_THREAD: &str = "virtuallog-keep";
@@ -130,7 +130,7 @@ pub(crate) struct Inner {
 #[derive(Debug, Default)]
 struct Known {
     loglets: BTreeMap<LogletId, Arc<Loglet>>,
-    retired: BTreeMap<LogId, u32>,
+    spared: BTreeMap<LogId, Spared>,
 }
 
 impl Storage {
@@ -178,7 +178,7 @@ impl Storage {
         let loglets = recovered.manifest.loglets.into_iter();
         let known = Known {
             loglets: loglets.map(|(id, state)| (id, Arc::new(Loglet::found(id, state)))).collect(),
-            retired: recovered.manifest.retired,
+            spared: recovered.manifest.spared,
         };
         let inner = Arc::new(Inner {
             root: dir.to_owned(),
@@ -315,7 +315,8 @@ impl Storage {
     }
 
     /// Deletes every loglet of `log` below segment `bound` that is not in `live`, and refuses for
-    /// ever to [`create`](Self::create) one below `bound`: a message that comes late makes no loglet anew.
+    /// ever to [`create`](Self::create) such a one: a message that comes late makes no loglet anew.
+    /// One in `live` that this store missed until now can still be made.
     pub fn retire(&self, log: LogId, live: Vec<u32>, bound: u32, done: Done) {
         self.submit(Request::Retire { log, live, bound, done: Reply::new(done) });
     }
@@ -549,22 +550,27 @@ impl Inner {
         self.known.read().expect("no panic under this lock").loglets.keys().copied().collect()
     }
 
-    fn retired_bound(&self, log: LogId) -> Option<u32> {
-        self.known.read().expect("no panic under this lock").retired.get(&log).copied()
+    fn spared_so_far(&self, log: LogId) -> Spared {
+        let known = self.known.read().expect("no panic under this lock");
+        known.spared.get(&log).cloned().unwrap_or_default()
     }
 
     fn add_loglet(&self, loglet: Arc<Loglet>) {
         self.known.write().expect("no panic under it").loglets.insert(loglet.id, loglet);
     }
 
-    fn forget_loglets(&self, ids: impl Iterator<Item = LogletId>, retired: &BTreeMap<LogId, u32>) {
+    fn forget_loglets(
+        &self,
+        ids: impl Iterator<Item = LogletId>,
+        spared: &BTreeMap<LogId, Spared>,
+    ) {
         let ids: BTreeSet<LogletId> = ids.collect();
-        if ids.is_empty() && retired.is_empty() {
+        if ids.is_empty() && spared.is_empty() {
             return;
         }
         let mut known = self.known.write().expect("no panic under this lock");
         known.loglets.retain(|id, _| !ids.contains(id));
-        known.retired.extend(retired);
+        known.spared.extend(spared.iter().map(|(log, spared)| (*log, spared.clone())));
     }
 
     /// Reads from a snapshot of the loglet. What a trim took away under the reader's hands is not

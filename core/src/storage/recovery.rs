@@ -27,7 +27,7 @@ use super::identity::NAMES;
 use super::journal::{self, Control, JOURNAL, JournalFile, PAGE, Record, Replay, journal_path};
 use super::keep::Ring;
 use super::manifest::{MANIFEST, Manifest};
-use super::state::{Extent, LogletState};
+use super::state::{Extent, LogletState, Spared};
 use super::{PlantedBug, StorageOptions};
 use crate::error::{Error, ErrorCode};
 
@@ -97,7 +97,7 @@ pub(crate) fn create(
         clean: true,
         boot,
         loglets: BTreeMap::new(),
-        retired: BTreeMap::new(),
+        spared: BTreeMap::new(),
     })
 }
 
@@ -304,12 +304,12 @@ impl Recovery<'_> {
         replayed: &mut Replayed,
     ) -> Result<journal::JournalEnd, Error> {
         let mut loglets = std::mem::take(&mut self.manifest.loglets);
-        let mut retired = std::mem::take(&mut self.manifest.retired);
+        let mut spared = std::mem::take(&mut self.manifest.spared);
         let end = self.replay(journals, &mut |record| {
-            apply(record, &mut loglets, &mut retired, replayed, &mut |_, _| {})
+            apply(record, &mut loglets, &mut spared, replayed, &mut |_, _| {})
         });
         self.manifest.loglets = loglets;
-        self.manifest.retired = retired;
+        self.manifest.spared = spared;
         end
     }
 
@@ -376,8 +376,9 @@ impl Recovery<'_> {
             if self.manifest.loglets.contains_key(&id) {
                 continue;
             }
-            let bound = self.manifest.retired.get(&id.log).copied().unwrap_or(0);
-            if id.segment >= bound && self.options.checks_slots() {
+            let spared = self.manifest.spared.get(&id.log);
+            let alive = spared.is_none_or(|spared| spared.spares(id.segment));
+            if alive && self.options.checks_slots() {
                 self.check_never_published(id, replayed)?;
             }
             dead.push(id);
@@ -420,11 +421,11 @@ impl Recovery<'_> {
             self.create_file(*key)?;
         }
         let before = Manifest::read(self.disk, self.root)?;
-        let (mut loglets, mut retired) =
-            before.map_or_else(Default::default, |before| (before.loglets, before.retired));
+        let (mut loglets, mut spared) =
+            before.map_or_else(Default::default, |before| (before.loglets, before.spared));
         let mut failed = None;
         self.replay(journals, &mut |record| {
-            apply(record, &mut loglets, &mut retired, &mut Replayed::default(), &mut |key, at| {
+            apply(record, &mut loglets, &mut spared, &mut Replayed::default(), &mut |key, at| {
                 if kept(&key) && failed.is_none() {
                     failed = self.write_batch(key, at).err();
                 }
@@ -545,7 +546,7 @@ struct Placed<'a> {
 fn apply(
     record: Record,
     loglets: &mut BTreeMap<LogletId, LogletState>,
-    retired: &mut BTreeMap<LogId, u32>,
+    spared: &mut BTreeMap<LogId, Spared>,
     replayed: &mut Replayed,
     write: &mut dyn FnMut(FileKey, Placed<'_>),
 ) -> Result<(), String> {
@@ -594,10 +595,10 @@ fn apply(
             replayed.changed.insert(id);
         }
         Record::Control(Control::Retire { log, bound, live }) => {
-            loglets
-                .retain(|id, _| id.log != log || id.segment >= bound || live.contains(&id.segment));
-            let known = retired.entry(log).or_default();
-            *known = bound.max(*known);
+            let now = Spared::by(bound, &live);
+            loglets.retain(|id, _| id.log != log || now.spares(id.segment));
+            let known = spared.entry(log).or_default();
+            *known = known.and(&now);
         }
     }
     Ok(())

@@ -22,7 +22,7 @@ use super::data::{DATA_START, FileKey};
 use super::error::StorageError;
 use super::journal::Control;
 use super::reply::Reply;
-use super::state::{Loglet, LogletState};
+use super::state::{Loglet, LogletState, Spared};
 
 /// Where an append goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl Place {
 #[derive(Default)]
 pub(super) struct Block {
     pub(super) touched: BTreeMap<LogletId, Staged>,
-    pub(super) retired: BTreeMap<LogId, u32>,
+    pub(super) spared: BTreeMap<LogId, Spared>,
     pub(super) items: Vec<Item>,
     pub(super) answers: Vec<(Reply, Answer)>,
     /// Batches that there was no room for: the writer's later ones must not overtake them.
@@ -273,9 +273,9 @@ impl Inner {
             Ok(staged) => return Err(StorageError::Exists { base: staged.after.base }),
             Err(_) => {}
         }
-        let bound = block.retired.get(&id.log).copied().max(self.retired_bound(id.log));
-        if let Some(bound) = bound.filter(|bound| id.segment < *bound) {
-            return Err(StorageError::Retired { bound });
+        let spared = self.spared(block, id.log);
+        if !spared.spares(id.segment) {
+            return Err(StorageError::Retired { bound: spared.bound });
         }
         self.files.create((id, base))?;
         let state = LogletState::new(base);
@@ -312,9 +312,8 @@ impl Inner {
     }
 
     fn stage_retire(&self, block: &mut Block, log: LogId, live: Vec<u32>, bound: u32) -> Answer {
-        let known = block.retired.get(&log).copied().max(self.retired_bound(log)).unwrap_or(0);
-        let dead =
-            |id: &LogletId| id.log == log && id.segment < bound && !live.contains(&id.segment);
+        let (known, now) = (self.spared(block, log), Spared::by(bound, &live));
+        let dead = |id: &LogletId| id.log == log && !now.spares(id.segment);
         let mut removed: Vec<LogletId> = self.loglet_ids().into_iter().filter(dead).collect();
         removed.extend(
             block.touched.iter().filter(|(id, s)| dead(id) && !s.removed).map(|(id, _)| *id),
@@ -325,11 +324,18 @@ impl Inner {
                 staged.removed = true;
             }
         }
-        if bound > known || !removed.is_empty() {
-            block.retired.insert(log, bound.max(known));
+        let both = known.and(&now);
+        let bound_now = both.bound;
+        if both != known || !removed.is_empty() {
+            block.spared.insert(log, both);
             block.control(&Control::Retire { log, bound, live });
         }
-        Answer::Settled(Ok(LogletPos(u64::from(bound.max(known)))))
+        Answer::Settled(Ok(LogletPos(u64::from(bound_now))))
+    }
+
+    /// What of a log is still made, as the block leaves it so far.
+    fn spared(&self, block: &Block, log: LogId) -> Spared {
+        block.spared.get(&log).cloned().unwrap_or_else(|| self.spared_so_far(log))
     }
 
     fn stage_start(

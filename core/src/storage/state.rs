@@ -4,6 +4,7 @@
 //! It is copied and replaced, never shared while it changes; its size follows the number of data
 //! files and not the number of entries.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
@@ -137,6 +138,38 @@ impl LogletState {
             && self.base <= self.trim
             && self.trim <= self.tail
             && self.active.base <= self.tail
+    }
+}
+
+/// Which loglets of a log a store still makes: what every retirement that it heard of spares.
+///
+/// A number that is dead in one version of the chain is dead in all later ones, so this only shrinks,
+/// and it does not matter in which order retirements are heard. What a store held and deleted is not
+/// in it any more, so nothing that it makes is something that it forgot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Spared {
+    /// Everything from this number on.
+    pub(crate) bound: u32,
+    /// What the chain named below it.
+    pub(crate) named: BTreeSet<u32>,
+}
+
+impl Spared {
+    /// What one retirement spares.
+    pub(crate) fn by(bound: u32, live: &[u32]) -> Spared {
+        Spared { bound, named: live.iter().copied().filter(|number| *number < bound).collect() }
+    }
+
+    pub(crate) fn spares(&self, number: u32) -> bool {
+        number >= self.bound || self.named.contains(&number)
+    }
+
+    /// What both spare.
+    pub(crate) fn and(&self, other: &Spared) -> Spared {
+        let both = |number: &&u32| self.spares(**number) && other.spares(**number);
+        let named = self.named.union(&other.named).filter(both).copied();
+        let bound = self.bound.max(other.bound);
+        Spared { bound, named: named.filter(|number| *number < bound).collect() }
     }
 }
 

@@ -177,6 +177,37 @@ fn the_rules_of_each_request() {
     assert!(matches!(create(&store, 1, 5), Err(StorageError::Retired { bound: 4 })));
 }
 
+/// A store that hears of a log late makes what the log's chain names, and never again what it deleted.
+#[test]
+fn what_a_chain_names_can_be_made_late() {
+    let disk = SimDisk::new();
+    let store = open(&disk).unwrap();
+    assert_eq!(retire(&store, &[2, 3], 4).unwrap(), LogletPos(4));
+    create(&store, 3, 0).unwrap();
+    assert!(matches!(create(&store, 1, 0), Err(StorageError::Retired { bound: 4 })));
+    retire(&store, &[2], 4).unwrap();
+    // One from before that comes late spares nothing anew.
+    retire(&store, &[1, 2, 3], 4).unwrap();
+    retire(&store, &[1], 3).unwrap();
+    let deleted = |store: &Arc<Storage>| {
+        for segment in [1, 3] {
+            let outcome = create(store, segment, 0);
+            assert!(matches!(outcome, Err(StorageError::Retired { bound: 4 })), "{segment}");
+        }
+    };
+    deleted(&store);
+    // From the journal, then from the manifest.
+    let disk = disk.crash(|_| false);
+    let store = open(&disk).unwrap();
+    deleted(&store);
+    store.close().unwrap();
+    let store = open(&disk).unwrap();
+    deleted(&store);
+    create(&store, 4, 0).unwrap();
+    create(&store, 2, 0).unwrap();
+    assert_eq!(store.loglets(), [id(2), id(4)]);
+}
+
 fn reopen_after_crash(disk: &SimDisk, store: Arc<Storage>) -> Arc<Storage> {
     let after = disk.crash(|_| false);
     drop(store);
