@@ -85,9 +85,10 @@ impl Readers {
             return Err(LogletError::Unknown(quorum.id));
         }
         match why {
-            // What is not with a majority was never committed, whatever the silent ones have.
             Some(error @ LogletError::Corrupt(_)) => Err(error),
-            Some(error) if unknown + without < majority => Err(error),
+            // What a majority lacks was never committed, whatever the silent ones have. Who does not
+            // know the loglet may have had it, and have deleted it since.
+            Some(error) if without < majority => Err(error),
             _ => Ok(behind.map_or_else(Vec::new, contiguous)),
         }
     }
@@ -153,47 +154,61 @@ mod tests {
     use super::*;
     use crate::cluster::Net;
     use crate::wire::frame::{Packet, put_batches};
-    use crate::wire::messages::{Cluster, LogletParams, Node};
+    use crate::wire::messages::{Cluster, Failure, FailureKind, LogletParams, Member, Node};
     use crate::wire::transport::{Done, Link, Target, Transport};
 
     const ID: LogletId = LogletId { log: LogId(1), segment: 0 };
 
-    /// Node 1 is a machine without power: nothing comes back from it, no refusal either.
-    #[derive(Debug)]
-    struct OneIsDark;
+    /// What a node has to say.
+    #[derive(Clone, Copy, Debug)]
+    enum Says {
+        /// A machine without power: nothing comes back from it, no refusal either.
+        Dark,
+        /// It does not know the loglet, or not any more.
+        Unknown,
+        /// It has nothing there.
+        Nothing,
+        Entry,
+    }
 
-    impl Transport for OneIsDark {
+    /// Nodes 1, 2, 3.
+    #[derive(Debug)]
+    struct Nodes([Says; 3]);
+
+    impl Transport for Nodes {
         fn link(&self, to: &Target, _lane: Lane) -> Arc<dyn Link> {
-            Arc::new(OneNode { dark: to.member == Some((1, 11)) })
+            let (node, _) = to.member.expect("a member");
+            Arc::new(self.0[node as usize - 1])
         }
 
         fn close(&self) {}
     }
 
-    #[derive(Debug)]
-    struct OneNode {
-        dark: bool,
-    }
-
-    impl Link for OneNode {
+    impl Link for Says {
         fn call(&self, request: Packet, done: Done) {
-            if self.dark {
-                return std::mem::forget(done);
-            }
             let Ok(Request::Read(read)) = request.to_request() else { panic!("a read") };
-            let mut entries = BatchBuilder::with_capacity(5);
-            entries.push(b"entry");
-            let batch = entries.finish(WriterId(1), read.from, 0);
-            let first = LogletPos(read.from);
-            let body = put_batches(&[StampedBatch { loglet: ID, first, batch }]);
+            let batches = match self {
+                Says::Dark => return std::mem::forget(done),
+                Says::Unknown => {
+                    let unknown = Failure::new(FailureKind::Unknown, "unknown", 0);
+                    return done(Ok(Packet::reply(Reply::Failure(unknown), Bytes::new())));
+                }
+                Says::Nothing => Vec::new(),
+                Says::Entry => {
+                    let mut entries = BatchBuilder::with_capacity(5);
+                    entries.push(b"entry");
+                    let batch = entries.finish(WriterId(1), read.from, 0);
+                    vec![StampedBatch { loglet: ID, first: LogletPos(read.from), batch }]
+                }
+            };
+            let body = put_batches(&batches);
             done(Ok(Packet::reply(Reply::Batches(Default::default()), body)));
         }
 
         fn tell(&self, _notice: Packet) {}
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_dark_machine_holds_up_one_read_and_not_each() {
+    fn quorum(says: [Says; 3]) -> Quorum {
         let nodes = (1..=3).map(|number| Node {
             number,
             storage: Some(u128::from(number * 11).into()),
@@ -201,12 +216,39 @@ mod tests {
         });
         let nodes: Vec<_> = nodes.collect();
         let members = nodes.iter().map(|node| node.member());
-        let members = members
-            .map(|(node, storage)| crate::wire::messages::Member { node, storage: storage.into() });
+        let members = members.map(|(node, storage)| Member { node, storage: storage.into() });
         let params = LogletParams { members: members.collect(), sequencer: 0, replication: 3 };
-        let net = Net::new(Arc::new(OneIsDark), Vec::new());
+        let net = Net::new(Arc::new(Nodes(says)), Vec::new());
         net.learn(&Cluster { id: Some(7.into()), nodes, ..Cluster::default() });
-        let quorum = Quorum::new(net, ID, params);
+        Quorum::new(net, ID, params)
+    }
+
+    /// A gap is said only where a majority lacks the entry: who deleted the loglet may have had it.
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_absent_that_a_majority_may_have() {
+        use Says::{Dark, Entry, Nothing, Unknown};
+        let cases = [
+            ([Dark, Nothing, Nothing], Ok(0)),
+            ([Dark, Nothing, Entry], Ok(1)),
+            ([Unknown, Nothing, Entry], Ok(1)),
+            ([Dark, Unknown, Nothing], Err("Unavailable")),
+            ([Dark, Dark, Nothing], Err("Unavailable")),
+            ([Dark, Unknown, Unknown], Err("Unknown")),
+        ];
+        for (says, expected) in cases {
+            let read = Readers::default();
+            let read = read.read(&quorum(says), LogletPos(3), LogletPos(4), 100).await;
+            let name = |error: LogletError| {
+                ["Unavailable", "Unknown"].into_iter().find(|n| format!("{error:?}").starts_with(n))
+            };
+            let got = read.map(|batches| batches.len()).map_err(|e| name(e).expect("one of these"));
+            assert_eq!(got, expected, "{says:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dark_machine_holds_up_one_read_and_not_each() {
+        let quorum = quorum([Says::Dark, Says::Entry, Says::Entry]);
         let begun = tokio::time::Instant::now();
         for at in 0..20 {
             // Each with an order of its own, as each segment has.
