@@ -11,10 +11,11 @@
 //! too, definitely, and so does what is submitted before anybody was told of the failure: nothing
 //! overtakes. Then the writer starts a new life under a new id.
 
+mod patience;
+
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -26,13 +27,12 @@ use crate::log::{Log, View};
 use crate::loglet::{Ack, LogletError};
 use crate::parcel::{Entries, Parcel, Payloads};
 use crate::resolve::{self, Look};
-use crate::ticket::{Append, Ticket, deadline};
+use crate::ticket::{Append, Ticket};
 use crate::token::Token;
 
 /// Most batches of one writer that are out at once. More than one only when batches are full.
 const BATCHES_OUT_MAX: usize = 8;
-/// After so long it is said that a batch gets no answer, where it has no deadline.
-const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Failed batches that are remembered for `flush` at most.
 const FAILURES_MAX: usize = 1024;
 
@@ -256,7 +256,8 @@ impl Appender {
         let out = self.state().sent.back().map(|sent| sent.view.clone());
         let view = out.unwrap_or_else(|| log.view());
         let from = view.known_tail();
-        if !parcel.address(view.chain.active().index, from) {
+        let segment = view.chain.active().index;
+        if !parcel.address(segment, from) {
             let why = "its segment ended without it while its caller's time ran out";
             self.refuse(parcel, not_sent(ErrorCode::Unavailable, why));
             return;
@@ -287,9 +288,8 @@ impl Appender {
             state.sent.push_back(sent);
         }
         let back = log.clone();
-        let ack = Ack::new(move |outcome| {
-            back.appender.answered(&back, (writer, seq), outcome);
-        });
+        let mark = (writer, seq, segment);
+        let ack = Ack::new(move |outcome| back.appender.answered(&back, mark, outcome));
         match here {
             true => active.append_blocking(batch, ack),
             false => active.append(batch, ack),
@@ -310,11 +310,12 @@ impl Appender {
         tell(answers);
     }
 
-    /// A loglet's answer to a batch.
+    /// A loglet's answer to a batch, by the segment that it was sent to: an answer may come so late that
+    /// the batch was sent on.
     fn answered(
         &self,
         log: &Arc<Log>,
-        mark: (WriterId, u64),
+        mark: (WriterId, u64, u32),
         outcome: Result<LogletPos, LogletError>,
     ) {
         let mut answers = Answers::new();
@@ -322,7 +323,8 @@ impl Appender {
             let mut state = self.state();
             let is_it = |sent: &&mut Sent| {
                 let header = sent.batch.header();
-                (header.writer, header.first_seq) == mark && sent.outcome.is_none()
+                let segment = sent.view.chain.active().index;
+                (header.writer, header.first_seq, segment) == mark && sent.outcome.is_none()
             };
             let Some(sent) = state.sent.iter_mut().find(is_it) else { return };
             sent.outcome = Some(outcome);
@@ -419,64 +421,6 @@ impl Appender {
     pub(crate) fn close(&self) {
         self.state().closed = true;
     }
-
-    /// Makes sure that somebody looks at the deadlines of what is under way, and at what gets no answer.
-    fn watch(&self, log: &Arc<Log>) {
-        // Read first: the flag is nearly always up, and a read shares its cache line.
-        if self.watched.load(Ordering::Relaxed) || self.watched.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let weak = Arc::downgrade(log);
-        let timeout = log.options.timeout;
-        let pause =
-            timeout.map_or(PATIENCE, |timeout| (timeout / 20).max(Duration::from_millis(1)));
-        log.runtime.spawn(env::task(async move {
-            loop {
-                tokio::time::sleep(pause).await;
-                let Some(log) = weak.upgrade() else { return };
-                if !log.appender.expire(&log, timeout.unwrap_or(Duration::MAX)) {
-                    return;
-                }
-                // Whoever brings deadlines of his own sees only that they are over.
-                if timeout.is_none() {
-                    log.appender.state().complain(&log, pause);
-                }
-            }
-        }));
-    }
-
-    /// Answers what has waited longer than `timeout`. False when nothing is under way any more.
-    fn expire(&self, log: &Log, timeout: Duration) -> bool {
-        let late = |since: Instant| since.elapsed() >= timeout;
-        let mut answers = Answers::new();
-        let mut state = self.state();
-        if state.is_idle() {
-            // Under the lock: whoever submits after this sees the flag down.
-            self.watched.store(false, Ordering::Release);
-            return false;
-        }
-        let out = state.sent.iter().filter(|sent| sent.parcel.since.is_some_and(late));
-        let doubtful = out.flat_map(|sent| sent.parcel.tickets());
-        let doubtful: Vec<_> = doubtful.map(|ticket| (ticket.clone(), ticket.doubt())).collect();
-        let stuck = state.ready.front().or(Some(&state.open)).and_then(|parcel| parcel.since);
-        let waits = state.waiting.front().map(|waiting| waiting.since);
-        if stuck.is_some_and(late) || waits.is_some_and(late) {
-            state.fail_unsent(&not_sent(ErrorCode::Deadline, "time ran out"), &mut answers);
-        }
-        for (ticket, _) in doubtful.iter().filter(|(ticket, _)| !ticket.is_settled()) {
-            state.failures.push(ticket.clone());
-        }
-        if !doubtful.is_empty() {
-            state.complain(log, timeout);
-        }
-        state.remember_failures(&answers);
-        drop(state);
-        tell(answers);
-        for (ticket, token) in doubtful {
-            ticket.settle(Err(deadline(token)));
-        }
-        true
-    }
 }
 
 impl State {
@@ -499,27 +443,6 @@ impl State {
             WhenFull::Wait => Ok(append),
             WhenFull::Refuse => Err(append.wait().expect_err("a refusal is settled")),
         })
-    }
-
-    /// Says in the log of the program what the oldest append waits for, once, if that is for `time` and
-    /// longer.
-    fn complain(&mut self, log: &Log, time: Duration) {
-        let Some(front) = self.sent.front_mut() else { return };
-        let waits = front.parcel.since.map(|since| since.elapsed()).unwrap_or_default();
-        if waits < time || std::mem::replace(&mut front.complained, true) {
-            return;
-        }
-        let front = &self.sent[0];
-        tracing::warn!(
-            log = log.name,
-            ms = waits.as_millis() as u64,
-            batches = self.sent.len(),
-            unanswered = self.sent.iter().filter(|sent| sent.outcome.is_none()).count(),
-            looking_up = self.rerouting,
-            segment = front.view.chain.active().index,
-            loglet = ?front.view.active,
-            "an append has no answer yet"
-        );
     }
 
     fn is_idle(&self) -> bool {

@@ -463,7 +463,7 @@ fn is_leaving(view: &View) -> bool {
     view.chain.life == Life::Open && view.chain.active().config.kind == elsewhere::KIND
 }
 
-fn is_open(chain: &Chain, index: u32) -> bool {
+pub(crate) fn is_open(chain: &Chain, index: u32) -> bool {
     chain.segment(index).is_some_and(|segment| segment.stop.is_none()) && chain.life == Life::Open
 }
 

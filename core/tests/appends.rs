@@ -481,6 +481,25 @@ async fn a_swap_between_two_batches_keeps_their_order() {
     assert_eq!(texts(&log).await, ["first", "second", "third"]);
 }
 
+/// A loglet that never answers any more, as one that was deleted with all who knew it, holds nobody up
+/// once the chain shows its segment closed; and what it says all the same is too late.
+#[tokio::test(start_paused = true)]
+async fn a_segment_that_ended_is_not_waited_for() {
+    let (log, script) = open(WIDE).await;
+    log.append("before").await.expect("appended");
+    script.then([Then::Hold, Then::Hold]);
+    let mut held = log.append("held");
+    log.reconfig_extend("scripted", None).await.expect("swapped");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(script.held(), 2, "it was sent on, with the paused clock");
+    // The answer to the first copy, not to this one.
+    script.answer(Err(LogletError::Refused(Error::new(ErrorCode::DiskFull, "full"))));
+    assert!(held.wait_timeout(Duration::ZERO).is_none());
+    script.let_go();
+    assert_eq!(held.await.expect("appended"), LogPos(1));
+    assert_eq!(texts(&log).await, ["before", "held"]);
+}
+
 /// A batch behind a refused one meets the seal: it must not go out again.
 #[tokio::test(start_paused = true)]
 async fn what_is_behind_a_refused_batch_stays_out() {

@@ -98,6 +98,7 @@ const NAMED_PLACES: &[(&str, &[&str], &[&str])] = &[
             "bindings/src/op.rs",
             "bindings/src/reader.rs",
             "core/src/appender.rs",
+            "core/src/appender/patience.rs",
             "core/src/env/mod.rs",
             "core/src/reader.rs",
             "core/src/reconfig.rs",

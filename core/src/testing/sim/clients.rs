@@ -489,6 +489,10 @@ impl Client {
             at = position + 1;
         }
         self.world.trace.add("entries read", entries.len() as u64);
+        let many = entries.len();
+        self.world.trace.event(&[0xae, at, many as u64], || {
+            format!("{}: {many} entries were read up to {at}", self.book.name)
+        });
         self.book.saw(invoked, seen);
         at
     }
@@ -511,6 +515,9 @@ impl Client {
         let invoked = self.book.now();
         let trimmed = log.prefix_trim(LogPos(to)).await?;
         self.world.trace.count("trims");
+        self.world.trace.event(&[0xaf, to, trimmed.effective.0], || {
+            format!("{}: trimmed to {}", self.book.name, trimmed.effective)
+        });
         self.book.saw(invoked, [What::Trim { first_kept: trimmed.effective.0 }]);
         Ok(())
     }
