@@ -432,15 +432,20 @@ impl Log {
     }
 
     /// Lets the loglet of a closed segment hear what was trimmed of it, before it is read from
-    /// `position`: one replica alone may have missed that. If too few can tell, what is there is read.
-    pub(crate) async fn learn_trim(&self, position: LogPos) {
+    /// `position`: one replica alone may have missed that, and the cached chain that the segment is
+    /// gone as a whole. If too few can tell, what is there is read.
+    pub(crate) async fn learn_trim(self: &Arc<Self>, position: LogPos) {
         let view = self.view();
-        if let Some(segment) = view.chain.locate(position).filter(|s| s.stop.is_some())
-            && let Ok(loglet) = self.try_loglet(&view, segment).await
-        {
-            // Not for as long as a trim point itself would be waited for.
-            let _ = tokio::time::timeout(FIRST_TAIL_TIMEOUT, loglet.trim_point()).await;
-        }
+        let Some(segment) = view.chain.locate(position).filter(|s| s.stop.is_some()) else {
+            return;
+        };
+        let trim_point = async {
+            let loglet = self.try_loglet(&view, segment).await?;
+            loglet.trim_point().await
+        };
+        let both = futures_util::future::join(self.fetch(), trim_point);
+        // Not for as long as a trim point itself would be waited for.
+        let _ = tokio::time::timeout(FIRST_TAIL_TIMEOUT, both).await;
     }
 
     async fn first_of(&self, view: &View) -> Result<LogPos, (Segment, LogletError)> {
