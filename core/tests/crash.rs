@@ -184,6 +184,8 @@ struct Promised {
     retired: BTreeSet<u32>,
     bound: u32,
     seq: BTreeMap<u32, u64>,
+    /// Whether the process that runs was confirmed: then it shows its generation.
+    confirmed: bool,
     /// Highest generation that was shown.
     generation: u64,
     identity_asked: bool,
@@ -291,7 +293,9 @@ fn step(store: &Arc<Storage>, promised: &Shared, step: Step) {
         one => step_one(store, promised, one),
     }
     let mut promised = promised.lock().unwrap();
-    promised.generation = promised.generation.max(store.generation());
+    if promised.confirmed {
+        promised.generation = promised.generation.max(store.generation());
+    }
 }
 
 /// A step that is one request.
@@ -378,13 +382,20 @@ fn open(
 /// Runs a script until its end or until the disk stops.
 fn run(script: &[Step], disk: &SimDisk, planted: Option<PlantedBug>) -> Promised {
     let promised = Shared::default();
-    let mut store = open(disk, planted).ok();
+    let begin = || {
+        promised.lock().unwrap().confirmed = false;
+        let store = open(disk, planted).ok()?;
+        let told = Arc::clone(&promised);
+        store.confirm(Box::new(move |outcome| told.lock().unwrap().confirmed = outcome.is_ok()));
+        Some(store)
+    };
+    let mut store = begin();
     for next in script {
         let Some(running) = &store else { break };
         match next {
             Reopen => {
                 let _ = running.close();
-                store = open(disk, planted).ok();
+                store = begin();
             }
             other => step(running, &promised, *other),
         }

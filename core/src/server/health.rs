@@ -11,6 +11,8 @@
 //! rounded down, so that together with the node itself they are a majority; nodes also tell each other
 //! what they remember of third ones, so that one that was away learns it. One that is only just joining
 //! remembers nothing yet: it is neither counted nor asked. A one-node cluster has nobody to ask.
+//! The disk notes that it was confirmed, since a start alone raises its generation: an old image that
+//! was started twice would look newer than everything that anybody remembers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -182,7 +184,7 @@ impl Health {
             self.state().peers.retain(|member, _| others.contains(member));
             watched = others;
             let count = |row: &&Row| row.state != JOINING;
-            self.judge(&rows().filter(count).map(Row::member).collect());
+            self.judge(&rows().filter(count).map(Row::member).collect()).await;
             tokio::time::sleep(self.heartbeat).await;
             while tasks.try_join_next().is_some() {}
         }
@@ -289,17 +291,28 @@ impl Health {
     }
 
     /// Votes once enough `others` confirmed and recorded this life.
-    fn judge(&self, others: &BTreeSet<MemberId>) {
+    async fn judge(&self, others: &BTreeSet<MemberId>) {
         if self.votes() || self.forgot.borrow().is_some() {
             return;
         }
         // Of all nodes half, rounded down.
         let enough = others.len().div_ceil(2);
-        let mut state = self.state();
-        if !state.announcing && state.confirmed.intersection(others).count() >= enough {
-            state.announcing = true;
+        let is_confirmed = {
+            let state = self.state();
+            !state.announcing && state.confirmed.intersection(others).count() >= enough
+        };
+        if is_confirmed {
+            // Before anybody hears of this life: then the next one is measured by it.
+            let (tell, told) = tokio::sync::oneshot::channel();
+            self.storage.confirm(Box::new(move |outcome| drop(tell.send(outcome))));
+            // What is wrong with the disk is said elsewhere.
+            if !matches!(told.await, Ok(Ok(_))) || self.forgot.borrow().is_some() {
+                return;
+            }
+            self.state().announcing = true;
             self.hurry.notify_waiters();
         }
+        let state = self.state();
         if state.announcing && state.recorded.intersection(others).count() >= enough {
             drop(state);
             self.votes.store(true, Ordering::Release);

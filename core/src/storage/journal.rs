@@ -241,6 +241,8 @@ pub(crate) enum Control {
     Start { id: LogletId, file: LogletPos, start: u64, position: LogletPos },
     /// All loglets below the bound are gone for good, but for those that are live.
     Retire { log: LogId, bound: u32, live: Vec<u32> },
+    /// Others confirmed that the disk has not forgotten.
+    Confirm,
 }
 
 impl Control {
@@ -255,6 +257,7 @@ impl Control {
                 (5, id.log, id.segment, [file.0, *start, position.0], &[])
             }
             Control::Retire { log, bound, live } => (6, *log, *bound, none, live),
+            Control::Confirm => (7, LogId(0), 0, none, &[]),
         };
         let mut bytes = Vec::with_capacity(CONTROL_LEN + 4 * live.len());
         bytes.extend_from_slice(&CONTROL_MAGIC);
@@ -294,6 +297,7 @@ impl Control {
                     .map(|four| u32::from_le_bytes(four.try_into().expect("four bytes")))
                     .collect(),
             },
+            7 => Control::Confirm,
             _ => return None,
         };
         Some((control, live_end))

@@ -288,6 +288,10 @@ impl Inner {
             clean,
             boot: self.boot,
             loglets: known.loglets.iter().map(|(id, loglet)| (*id, loglet.state())).collect(),
+            unconfirmed: match self.confirmed.load(Ordering::Acquire) {
+                true => None,
+                false => Some(self.generation_found),
+            },
             spared: known.spared.clone(),
         }
     }

@@ -40,6 +40,9 @@ pub(crate) struct Manifest {
     pub(crate) boot: u64,
     /// Every loglet there is.
     pub(crate) loglets: BTreeMap<LogletId, LogletState>,
+    /// What the disk was at when the first process opened it that nobody confirmed since, nor any
+    /// later one. The counter rises with each start and hides it.
+    pub(crate) unconfirmed: Option<u64>,
     /// Per log, what may still be created.
     pub(crate) spared: BTreeMap<LogId, Spared>,
 }
@@ -80,6 +83,8 @@ struct Wire {
     loglets: Vec<WireLoglet>,
     #[prost(message, repeated, tag = "9")]
     retired: Vec<WireRetired>,
+    #[prost(uint64, optional, tag = "10")]
+    unconfirmed: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -155,6 +160,7 @@ impl From<&Manifest> for Wire {
             boot: manifest.boot,
             loglets: manifest.loglets.iter().map(loglet).collect(),
             retired: manifest.spared.iter().map(retired).collect(),
+            unconfirmed: manifest.unconfirmed,
         }
     }
 }
@@ -200,6 +206,7 @@ impl Wire {
             journal_file: self.journal_file,
             clean: self.clean,
             boot: self.boot,
+            unconfirmed: self.unconfirmed,
             loglets,
             spared,
         })

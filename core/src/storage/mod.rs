@@ -41,7 +41,7 @@ pub(crate) mod whole;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
 use std::thread::JoinHandle;
 
@@ -109,6 +109,8 @@ pub(crate) struct Inner {
     boot: u64,
     /// What the disk could tell when it was opened.
     generation_found: u64,
+    /// Others said that it has not forgotten.
+    confirmed: AtomicBool,
     /// Of the newest journal file in which something is durable.
     generation: AtomicU64,
     poison: Arc<Poison>,
@@ -186,6 +188,7 @@ impl Storage {
             process: disk.process(),
             boot,
             generation_found: recovered.generation_found,
+            confirmed: AtomicBool::new(false),
             generation: AtomicU64::new(recovered.manifest.counter),
             poison,
             queue: Mutex::default(),
@@ -417,10 +420,17 @@ impl Storage {
     /// The generation that the disk could tell when this process opened it; 0 of a new store. If
     /// anybody was shown a higher one before, the disk has forgotten something since: an older
     /// image of it was put back. The new [`generation`](Self::generation) cannot tell that, since
-    /// each start goes on above what it found.
+    /// each start goes on above what it found; so a process that opened it after one that was not
+    /// [confirmed](Self::confirm) is told what that one found.
     #[must_use]
     pub fn generation_found(&self) -> u64 {
         self.inner.generation_found
+    }
+
+    /// Notes that others remember no more of this disk than it shows itself. `done` is told once that
+    /// is durable.
+    pub fn confirm(&self, done: Done) {
+        self.submit(Request::Confirm { done: Reply::new(done) });
     }
 
     /// Whether the loglet was created by this process, since it opened the store. Only then is it

@@ -57,6 +57,8 @@ struct Replayed {
     changed: BTreeSet<LogletId>,
     /// Files that nothing needs: trimmed, or made for a commit that did not come to be.
     dead: BTreeSet<FileKey>,
+    /// Others confirmed the disk since the manifest was written.
+    confirmed: bool,
 }
 
 /// Makes the directories of a new store. Nothing is durable in it until its first manifest is.
@@ -96,6 +98,7 @@ pub(crate) fn create(
         journal_file: 0,
         clean: true,
         boot,
+        unconfirmed: None,
         loglets: BTreeMap::new(),
         spared: BTreeMap::new(),
     })
@@ -170,8 +173,11 @@ pub(crate) fn recover(
 
     let clean = recovery.manifest.clean;
     let mut manifest = recovery.manifest;
-    let generation_found = manifest.counter.max(end.epoch);
-    let counter = generation_found + options.journal_files_max as u64;
+    let reached = manifest.counter.max(end.epoch);
+    let unconfirmed = manifest.unconfirmed.filter(|_| !replayed.confirmed);
+    let generation_found = unconfirmed.unwrap_or(reached);
+    manifest.unconfirmed = Some(generation_found);
+    let counter = reached + options.journal_files_max as u64;
     manifest.counter = ((counter >> START_SHIFT) + 1) << START_SHIFT;
     manifest.epoch = manifest.counter;
     manifest.sequence = end.sequence;
@@ -594,6 +600,7 @@ fn apply(
             state.start_at(file, start, position);
             replayed.changed.insert(id);
         }
+        Record::Control(Control::Confirm) => replayed.confirmed = true,
         Record::Control(Control::Retire { log, bound, live }) => {
             let now = Spared::by(bound, &live);
             loglets.retain(|id, _| id.log != log || now.spares(id.segment));

@@ -66,6 +66,7 @@ pub(super) struct Block {
     /// Batches that there was no room for: the writer's later ones must not overtake them.
     pub(super) refused: Vec<(LogletId, WriterId, u64)>,
     pub(super) mark: bool,
+    pub(super) confirmed: bool,
 }
 
 /// A loglet as the block will leave it.
@@ -146,6 +147,11 @@ impl Inner {
             Request::Trim { id, keep_from, done } => (done, self.stage_trim(block, id, keep_from)),
             Request::Retire { log, live, bound, done } => {
                 (done, Ok(self.stage_retire(block, log, live, bound)))
+            }
+            Request::Confirm { done } => {
+                block.confirmed = true;
+                block.control(&Control::Confirm);
+                (done, Ok(Answer::Settled(Ok(LogletPos(0)))))
             }
             Request::Start { id, file, start, position } => {
                 self.stage_start(block, id, file, start, position);

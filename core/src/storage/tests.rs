@@ -188,7 +188,7 @@ fn what_a_chain_names_can_be_made_late() {
     retire(&store, &[2], 4).unwrap();
     // One from before that comes late spares nothing anew.
     retire(&store, &[1, 2, 3], 4).unwrap();
-    retire(&store, &[1], 3).unwrap();
+    retire(&store, &[1, 2], 3).unwrap();
     let deleted = |store: &Arc<Storage>| {
         for segment in [1, 3] {
             let outcome = create(store, segment, 0);
