@@ -205,3 +205,33 @@ fn d8_a_full_disk_refuses_stores_until_a_trim_makes_room() {
     let store = open(&disk.crash(|_| false)).unwrap();
     assert_eq!(store.status(id(1)).unwrap().tail, LogletPos(at));
 }
+
+/// A start whose sync failed leaves a journal file whose name may not be durable. One on a full disk
+/// after it uses an old file, not that one.
+#[test]
+fn what_a_failed_start_left_is_not_used() {
+    let mut failed_starts = 0;
+    for sync in 0..12 {
+        let disk = SimDisk::new();
+        let store = open(&disk).unwrap();
+        create(&store, 1, 0).unwrap();
+        append(&store, 1, batch(1, 0, &[9])).unwrap();
+        let disk = disk.kill();
+        disk.fail_sync(disk.syncs() + sync);
+        if open(&disk).is_ok() {
+            continue;
+        }
+        failed_starts += 1;
+        // The process is gone, the machine goes on.
+        let disk = disk.kill();
+        disk.set_room(Some(0));
+        let Ok(store) = open(&disk) else { continue };
+        let sealed = seal(&store, 1);
+        let disk = disk.crash(|_| false);
+        disk.set_room(None);
+        let store = open(&disk).unwrap();
+        let status = store.status(id(1)).unwrap();
+        assert!(status.tail == LogletPos(1) && (sealed.is_err() || status.sealed), "sync {sync}");
+    }
+    assert!(failed_starts >= 3, "{failed_starts}");
+}

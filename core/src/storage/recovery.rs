@@ -183,7 +183,8 @@ pub(crate) fn recover(
     manifest.sequence = end.sequence;
     manifest.clean = false;
     manifest.boot = boot;
-    let fresh = fresh_journal(disk.as_ref(), root, journals.clone(), clean, options);
+    let reuse = clean.then_some(named);
+    let fresh = fresh_journal(disk.as_ref(), root, journals.clone(), reuse, options);
     let (active, mut ring, old) = match fresh {
         // No room for another file: once the manifest says so, the old ones are not needed.
         Err(e) if e.code() == ErrorCode::DiskFull => {
@@ -192,7 +193,7 @@ pub(crate) fn recover(
             manifest.clean = false;
             manifest.counter += 1 << START_SHIFT;
             manifest.epoch = manifest.counter;
-            fresh_journal(disk.as_ref(), root, journals, true, options)?
+            fresh_journal(disk.as_ref(), root, journals, Some(named), options)?
         }
         other => other?,
     };
@@ -238,33 +239,36 @@ fn publish(files: &DataFiles, state: &LogletState, key: FileKey, extent: Extent)
 }
 
 /// The journal file to go on with. After a clean end the old ones are used again under the new
-/// epoch; otherwise a new file is made, since one of the old ones may be why the store stopped.
+/// epoch, up to number `reuse`, which the manifest names: a later one may be what a start left that
+/// failed before the file's name was durable. Otherwise a new file is made, since one of the old ones may be why the store stopped.
 fn fresh_journal(
     disk: &dyn Disk,
     root: &Path,
-    mut journals: Vec<JournalFile>,
-    clean: bool,
+    journals: Vec<JournalFile>,
+    reuse: Option<u32>,
     options: &StorageOptions,
 ) -> Result<(JournalFile, Ring, Vec<JournalFile>), Error> {
     let first_len = options.first_journal_bytes();
     let next_number = journals.iter().map(|file| file.number + 1).max().unwrap_or(1);
     let next_len = (first_len * 4).min(options.journal_file_bytes);
     let mut ring = Ring { next_number, next_len, ..Ring::default() };
-    journals.sort_by_key(|file| file.len);
-    if clean && journals.last().is_some_and(|file| file.len >= first_len && file.len % PAGE == 0) {
-        let active = journals.pop().expect("just seen");
+    let whole = |file: &JournalFile| file.len >= first_len && file.len.is_multiple_of(PAGE);
+    let durable = |file: &JournalFile| reuse.is_some_and(|named| file.number <= named);
+    let (mut good, mut old): (Vec<_>, Vec<_>) =
+        journals.into_iter().partition(|file| whole(file) && durable(file));
+    good.sort_by_key(|file| file.len);
+    if let Some(active) = good.pop() {
         ring.next_len = active.len.max(next_len).min(options.journal_file_bytes);
-        if journals.last().is_some_and(|file| file.len >= first_len && file.len % PAGE == 0) {
-            ring.spares.extend(journals.pop());
-        }
-        return Ok((active, ring, journals));
+        ring.spares.extend(good.pop());
+        old.extend(good);
+        return Ok((active, ring, old));
     }
     let number = ring.take_number();
     let sync_dir = !options.planted(PlantedBug::NoDirSync);
     let active = JournalFile::create(disk, root, number, first_len, first_len, sync_dir)
         .and_then(|made| made)
         .map_err(|e| io_error("create", &journal_path(root, number), e))?;
-    Ok((active, ring, journals))
+    Ok((active, ring, old))
 }
 
 fn data_loss(path: &Path, what: &str) -> Error {
