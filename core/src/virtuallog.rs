@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use virtuallog_protocol::chain::{Chain, Life, LogletConfig};
+use virtuallog_protocol::chain::{Chain, Life, LogletConfig, Segment};
 use virtuallog_protocol::{LogPos, Tail};
 
 use crate::appender::WhenFull;
@@ -312,7 +312,15 @@ impl VirtualLog {
                 Err(error) => Err(error),
             };
             match trimmed {
-                Ok(_) => return Ok(true),
+                Ok(_) => {
+                    // A copy that took the loglet's place meanwhile may not have heard of it.
+                    let now = self.log.fetch().await?;
+                    let same = |of: &Segment| of.loglet == segment.loglet;
+                    let stays = now.chain.segment(segment.index).is_none_or(same);
+                    if stays && now.home.is(&view.home) {
+                        return Ok(true);
+                    }
+                }
                 Err(error) => self.log.if_outdated(&view, segment, error).await?,
             }
         }

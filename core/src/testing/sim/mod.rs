@@ -30,7 +30,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
-use virtuallog_protocol::paxos::Registers;
+use virtuallog_protocol::paxos::{Member, Registers};
 
 pub use self::mistakes::{MISTAKES, Mistake};
 
@@ -204,13 +204,25 @@ impl World {
         })
     }
 
-    /// Whether a damaged server was replaced, and no log has anything on a server that is no more.
+    /// Whether a damaged server was replaced, and neither a log nor the MetaStore has anything on a
+    /// server that is no more.
     fn is_restored(&self, at: usize) -> bool {
         if self.nodes.with(at, |machine| machine.damaged) {
             return false;
         }
         let member = |at| self.nodes.with(at, |machine| machine.life.as_ref()?.member());
         let there: Vec<_> = (0..self.plan.nodes).filter_map(member).collect();
+        let paxos = |at| {
+            let life = self.nodes.with(at, |machine| machine.life.clone())?;
+            let paxos = life.node.as_ref()?.active()?.paxos.as_ref()?;
+            let applied = *paxos.applied().borrow();
+            Some((applied, paxos.members()))
+        };
+        let acceptors = (0..self.plan.nodes).filter_map(paxos).max_by_key(|(applied, _)| *applied);
+        let is_there = |m: &Member| there.contains(&(m.node, m.storage.into()));
+        if !acceptors.is_some_and(|(_, members)| members.iter().all(is_there)) {
+            return false;
+        }
         let newest = |book: &Arc<Book>| self.chains(book).into_iter().max_by_key(|c| c.version);
         let whole = |chain: Chain| {
             let natives = chain.segments.iter().filter(|s| s.config.kind == native::KIND);
