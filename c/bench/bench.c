@@ -2,9 +2,11 @@
  * Measures the C library: one round of each figure, a line each, `NAME VALUE`, for `main.rs` to compare.
  *
  *     bench URL SECONDS
+ *     bench URL one SECONDS
  *     bench URL growth OPERATIONS
  *
- * Each figure takes SECONDS. Rates are entries of 100 bytes a second; `one` is the median in microseconds. The
+ * Each figure takes SECONDS. Rates are entries of 100 bytes a second. `one` is the median in microseconds; it takes
+ * its turns with `main.rs`, SECONDS each, one for each byte on standard input, and says when one is over. The
  * growth is that of the process over so many appends and as many entries read, after a tenth of it before, in bytes.
  */
 #define _POSIX_C_SOURCE 200809L
@@ -41,11 +43,15 @@ static int rising(const void *a, const void *b) {
 static double one(vlog_log log, double seconds) {
   double *times = malloc(TIMES_MAX * sizeof *times);
   size_t count = 0;
-  for (double start = now(), before = start; before - start < seconds && count < TIMES_MAX;) {
-    check(vlog_append(log, payload, PAYLOAD, NULL, NULL, &error));
-    const double after = now();
-    times[count++] = (after - before) * 1e6;
-    before = after;
+  while (getchar() != EOF) {
+    for (double start = now(), before = start; before - start < seconds && count < TIMES_MAX;) {
+      check(vlog_append(log, payload, PAYLOAD, NULL, NULL, &error));
+      const double after = now();
+      times[count++] = (after - before) * 1e6;
+      before = after;
+    }
+    puts("turn 0");
+    fflush(stdout);
   }
   qsort(times, count, sizeof *times, rising);
   const double median = times[count / 2];
@@ -170,9 +176,10 @@ int main(int argc, char **argv) {
     const double before = held_most();
     work(log, operations);
     printf("growth %f\n", held_most() - before);
+  } else if (argc == 4 && strcmp(argv[2], "one") == 0) {
+    printf("one %f\n", one(log, atof(argv[3])));
   } else {
     const double seconds = atof(argv[2]);
-    printf("one %f\n", one(log, seconds));
     printf("pipelined %f\n", pipelined(log, seconds));
     printf("pushed %f\n", pushed(log, seconds));
     printf("many %f\n", many(log, seconds));

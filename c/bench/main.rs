@@ -4,12 +4,13 @@
 //!
 //! Over the embedded log and over a cluster of three processes. One JSON object a line, one line a figure,
 //! with its bar where it has one; exit status 1 when one is missed. Each figure takes SECONDS (default 1) of
-//! each of ROUNDS (default 5), in Rust, here, and in C, by `bench.c`. The logs lie under the target folder,
+//! each of ROUNDS (default 5), in Rust, here, and in C, by `bench.c`; one awaited append in short turns of
+//! both, since a disk is now faster, now slower. The logs lie under the target folder,
 //! on the disk that is built on. The command line has to be built before: `cargo build --release -p
 //! virtuallog-server`.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -24,6 +25,9 @@ const IN_FLIGHT: usize = 1024;
 const BARS: &[(&str, f64)] =
     &[("one", 5.0), ("pipelined", 0.8), ("pushed", 0.8), ("many", 0.9), ("subscribed", 0.9)];
 
+/// Turns of one awaited append in a round.
+const TURNS: u32 = 10;
+
 const OPERATIONS: usize = 1_000_000;
 const GROWTH_BYTES_MAX: f64 = 32e6;
 
@@ -34,15 +38,6 @@ async fn rust(url: &str, seconds: Duration) -> virtuallog::Result<Figures> {
     let log = VirtualLog::open(url).await?;
     let payload = Bytes::from(vec![0; PAYLOAD]);
     let mut figures = Figures::new();
-
-    let (mut times, start) = (Vec::new(), Instant::now());
-    while start.elapsed() < seconds {
-        let before = Instant::now();
-        tokio::task::block_in_place(|| log.append_blocking(payload.clone(), None))?;
-        times.push(before.elapsed());
-    }
-    times.sort();
-    figures.insert("one".into(), times[times.len() / 2].as_secs_f64() * 1e6);
 
     let (mut under_way, mut count, start) = (VecDeque::new(), 0, Instant::now());
     while start.elapsed() < seconds || !under_way.is_empty() {
@@ -79,6 +74,45 @@ async fn rust(url: &str, seconds: Duration) -> virtuallog::Result<Figures> {
     figures.insert("subscribed".into(), count as f64 / start.elapsed().as_secs_f64());
     log.close().await?;
     Ok(figures)
+}
+
+/// One awaited append in turns: the medians in Rust and in C, in microseconds.
+async fn one(
+    program: &Path,
+    urls: (&str, &str),
+    seconds: Duration,
+) -> virtuallog::Result<(f64, f64)> {
+    let log = VirtualLog::open(urls.0).await?;
+    let payload = Bytes::from(vec![0; PAYLOAD]);
+    let turn = (seconds / TURNS).as_secs_f64();
+    let mut c = Command::new(program)
+        .args([urls.1, "one", &turn.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut lines = BufReader::new(c.stdout.take().expect("it was piped")).lines();
+    let mut say = c.stdin.take().expect("it was piped");
+    let mut times = Vec::new();
+    for _ in 0..TURNS {
+        let start = Instant::now();
+        while start.elapsed().as_secs_f64() < turn {
+            let before = Instant::now();
+            tokio::task::block_in_place(|| log.append_blocking(payload.clone(), None))?;
+            times.push(before.elapsed());
+        }
+        tokio::task::block_in_place(|| {
+            say.write_all(b".").and_then(|()| say.flush()).expect("it listens");
+            lines.next().expect("it says when its turn is over").expect("text");
+        });
+    }
+    drop(say);
+    let last = lines.next().expect("a figure").expect("text");
+    c.wait().expect("it ends");
+    log.close().await?;
+    times.sort();
+    let median = times[times.len() / 2].as_secs_f64() * 1e6;
+    Ok((median, last.split_once(' ').expect("a name and a value").1.parse().expect("a number")))
 }
 
 fn c(program: &Path, url: &str, seconds: Duration) -> Figures {
@@ -206,11 +240,20 @@ fn main() -> ExitCode {
                 "embedded" => format!("{store}{side}/log-{round}"),
                 _ => format!("{store}{side}-{round}"),
             };
-            let url = inner("rust");
-            let in_rust = runtime
-                .block_on(async { tokio::spawn(async move { rust(&url, seconds).await }).await });
-            let in_rust = in_rust.expect("it does not panic").expect("it appends");
-            figures.push((in_rust, c(&program, &inner("c"), seconds)));
+            let (url, program_too) = (inner("rust"), program.clone());
+            let alone = (format!("{url}-one"), format!("{}-one", inner("c")));
+            let in_rust = runtime.block_on(async {
+                let work = async move {
+                    let one = one(&program_too, (&alone.0, &alone.1), seconds).await?;
+                    Ok::<_, virtuallog::Error>((one, rust(&url, seconds).await?))
+                };
+                tokio::spawn(work).await
+            });
+            let (one, mut in_rust) = in_rust.expect("it does not panic").expect("it appends");
+            let mut in_c = c(&program, &inner("c"), seconds);
+            in_rust.insert("one".into(), one.0);
+            in_c.insert("one".into(), one.1);
+            figures.push((in_rust, in_c));
         }
         held &= report(place, &figures);
     }
