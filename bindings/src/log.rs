@@ -6,8 +6,10 @@
 
 use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
 use std::str::FromStr;
-use std::time::Duration;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use virtuallog::url::LogUrl;
@@ -74,6 +76,27 @@ pub struct Options {
     pub entry_bytes_max: Option<usize>,
     /// The limit on what is submitted and not answered, in bytes.
     pub in_flight_bytes_max: Option<usize>,
+}
+
+/// The answer to an append, with a deadline that whoever polls sees to.
+struct Answer {
+    append: Append,
+    deadline: Option<Instant>,
+}
+
+impl Future for Answer {
+    type Output = Result<u64>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<u64>> {
+        let outcome = match Pin::new(&mut self.append).poll(context) {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
+                self.append.expire()
+            }
+            Poll::Pending => return Poll::Pending,
+        };
+        Poll::Ready(outcome.map(u64::from).map_err(Error::from))
+    }
 }
 
 /// A handle to an open log. Methods may be called from any thread.
@@ -149,13 +172,8 @@ impl Log {
 
     fn answer(&self, append: Append, timeout: Timeout) -> Op<u64> {
         let timeout = self.resolve_timeout(timeout);
-        Op::here(async move {
-            let position = match timeout {
-                None => append.await,
-                Some(timeout) => append.timeout(timeout).await,
-            };
-            Ok(position?.0)
-        })
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        Op::until(deadline, Answer { append, deadline })
     }
 
     /// Appends on this thread, which writes and syncs itself where that saves a hop. Never call it

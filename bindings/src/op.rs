@@ -5,6 +5,9 @@
 //! waits on it with a timeout, again and again if it likes. Work that must not run on a host's
 //! thread was spawned on our runtime before; then the `Op` only brings the answer.
 //!
+//! A deadline costs nothing while answers come: an `Op` that has one only says when it wants to be polled
+//! again, and whoever waits for it sees to that. For thousands of appends under way that is one timer.
+//!
 //! Dropping or cancelling an `Op` stops such work, but never an append: that was submitted at the
 //! call, and only its answer is let go of. A panic inside is `INTERNAL`.
 
@@ -18,7 +21,9 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::Sleep;
 
 use crate::error::{Error, Result, panicked};
 use crate::per_process::PerProcess;
@@ -31,12 +36,29 @@ type BoxFuture<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
 pub struct Op<T> {
     future: PerProcess<BoxFuture<T>>,
     takes: bool,
+    /// Polled from then on it has an answer; nothing wakes anybody for that.
+    deadline: Option<Instant>,
+    /// The timer for it, where this is awaited as a future.
+    alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl<T: Send + 'static> Op<T> {
     /// Polled wherever the caller polls: for futures that never block and only bring an answer.
     pub(crate) fn here(future: impl Future<Output = Result<T>> + Send + 'static) -> Self {
-        Self { future: PerProcess::new(Box::pin(future)), takes: false }
+        Self {
+            future: PerProcess::new(Box::pin(future)),
+            takes: false,
+            deadline: None,
+            alarm: None,
+        }
+    }
+
+    /// As [`here`](Self::here), of one that answers if it is polled when `deadline` is over.
+    pub(crate) fn until(
+        deadline: Option<Instant>,
+        future: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Self {
+        Self { deadline, ..Self::here(future) }
     }
 
     /// As [`here`](Self::here), of an answer that is taken out of somewhere, such as entries of a
@@ -47,6 +69,10 @@ impl<T: Send + 'static> Op<T> {
 
     pub(crate) fn takes(&self) -> bool {
         self.takes
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
     }
 
     /// Runs on our runtime from now on, also while nobody polls; stopped when this is dropped.
@@ -69,7 +95,7 @@ impl<T: Send + 'static> Op<T> {
 
     /// The same operation with its answer converted.
     pub fn map<U: Send + 'static>(self, convert: impl FnOnce(T) -> U + Send + 'static) -> Op<U> {
-        Op { takes: self.takes, ..Op::here(async move { self.await.map(convert) }) }
+        self.then(|outcome| outcome.map(convert))
     }
 
     /// The same operation with its outcome, good or bad, turned into a value.
@@ -77,7 +103,21 @@ impl<T: Send + 'static> Op<T> {
         self,
         convert: impl FnOnce(Result<T>) -> U + Send + 'static,
     ) -> Op<U> {
-        Op { takes: self.takes, ..Op::here(async move { Ok(convert(self.await)) }) }
+        self.then(|outcome| Ok(convert(outcome)))
+    }
+
+    fn then<U: Send + 'static>(
+        self,
+        convert: impl FnOnce(Result<T>) -> Result<U> + Send + 'static,
+    ) -> Op<U> {
+        let (takes, deadline) = (self.takes, self.deadline);
+        let future = match self.future.into_inner() {
+            Err(error) => return Op::ready(convert(Err(error))),
+            Ok(future) => AssertUnwindSafe(future).catch_unwind(),
+        };
+        let converted =
+            async move { convert(future.await.unwrap_or_else(|panic| Err(panicked(&*panic)))) };
+        Op { takes, ..Op::until(deadline, converted) }
     }
 
     /// Waits on this thread. `None`: time ran out, the operation goes on, and one may wait again.
@@ -87,15 +127,23 @@ impl<T: Send + 'static> Op<T> {
         let unpark = Arc::new(Unpark { thread: thread::current(), woken: AtomicBool::new(false) });
         let waker = Waker::from(unpark.clone());
         let until = Instant::now().checked_add(timeout);
+        let mut deadline = self.deadline;
         loop {
             if let Poll::Ready(outcome) = self.poll_once(&mut Context::from_waker(&waker)) {
                 return Some(outcome);
             }
             while !unpark.woken.swap(false, Ordering::AcqRel) {
-                match until.map(|until| until.saturating_duration_since(Instant::now())) {
-                    None => thread::park(),
-                    Some(Duration::ZERO) => return None,
-                    Some(left) => thread::park_timeout(left),
+                let left = |until: Instant| until.saturating_duration_since(Instant::now());
+                if deadline.is_some_and(|deadline| left(deadline).is_zero()) {
+                    // Once: it answers now.
+                    deadline = None;
+                    break;
+                }
+                match (until.map(left), deadline.map(left)) {
+                    (Some(Duration::ZERO), _) => return None,
+                    (None, None) => thread::park(),
+                    (Some(one), Some(other)) => thread::park_timeout(one.min(other)),
+                    (Some(left), None) | (None, Some(left)) => thread::park_timeout(left),
                 }
             }
         }
@@ -113,7 +161,8 @@ impl<T: Send + 'static> Op<T> {
         }
     }
 
-    fn poll_once(&mut self, context: &mut Context<'_>) -> Poll<Result<T>> {
+    /// Polls without a timer: the caller polls again at the deadline.
+    pub(crate) fn poll_once(&mut self, context: &mut Context<'_>) -> Poll<Result<T>> {
         let guarded = || -> Result<Poll<Result<T>>> {
             let future = self.future.get_mut()?;
             let _entered = runtime::enter()?;
@@ -131,7 +180,17 @@ impl<T: Send + 'static> Future for Op<T> {
     type Output = Result<T>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
-        self.poll_once(context)
+        let polled = self.poll_once(context);
+        let Some(deadline) = self.deadline.filter(|_| polled.is_pending()) else { return polled };
+        let _entered = match runtime::enter() {
+            Ok(entered) => entered,
+            Err(error) => return Poll::Ready(Err(error)),
+        };
+        let sleep = || Box::pin(tokio::time::sleep_until(deadline.into()));
+        match self.alarm.get_or_insert_with(sleep).as_mut().poll(context) {
+            Poll::Ready(()) => self.poll_once(context),
+            Poll::Pending => Poll::Pending,
+        }
     }
 }
 

@@ -35,6 +35,11 @@ impl<T> PerProcess<T> {
         Ok(self.value.as_mut().expect("it is there until it is dropped"))
     }
 
+    pub(crate) fn into_inner(mut self) -> Result<T> {
+        self.check()?;
+        Ok(self.value.take().expect("it is there until it is dropped"))
+    }
+
     fn check(&self) -> Result<()> {
         if self.generation == runtime::generation() {
             return Ok(());

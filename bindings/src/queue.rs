@@ -7,21 +7,24 @@
 //! [`drain`](CompletionQueue::drain), which polls the noted operations on the host's own thread. So
 //! an append needs no task of ours, and no thread of ours ever runs host code or takes its lock.
 //!
+//! Deadlines cost one timer a queue: it looks through what is under way when the first of them is over.
+//!
 //! Tags are never used again: a late answer can never settle somebody else's operation.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::future::Future;
 use std::os::unix::net::UnixStream;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Instant;
 
+use rustc_hash::FxHashMap;
+use tokio::sync::Notify;
 use virtuallog::ErrorCode;
 
 use crate::error::{Error, Result};
 use crate::op::Op;
 use crate::per_process::PerProcess;
+use crate::runtime;
 
 /// Gets the host to call [`CompletionQueue::drain`] soon. Called on any thread, so it must neither
 /// block nor run host code.
@@ -75,7 +78,7 @@ pub struct Done<V> {
 }
 
 /// A host's queue of operations. All methods may be called from any thread.
-pub struct CompletionQueue<V>(PerProcess<Inner<V>>);
+pub struct CompletionQueue<V>(PerProcess<Arc<Inner<V>>>);
 
 struct Inner<V> {
     /// Held while operations are polled, so that none can be answered while it is between
@@ -85,15 +88,19 @@ struct Inner<V> {
 }
 
 struct Pending<V> {
-    ops: HashMap<u64, (Op<V>, Waker)>,
+    ops: FxHashMap<u64, (Op<V>, Waker)>,
     next_tag: u64,
     closed: bool,
+    /// When deadlines are looked at next; `None`: nobody does.
+    looks_at: Option<Instant>,
 }
 
 /// The side that wake-ups see.
 struct Ready {
     noted: Mutex<Noted>,
     host: Box<dyn HostWaker>,
+    /// A deadline came that is earlier than the one that is waited for.
+    earlier: Notify,
 }
 
 #[derive(Default)]
@@ -107,9 +114,11 @@ struct Noted {
 impl<V: Send + 'static> CompletionQueue<V> {
     /// An empty queue that wakes the host by `host`.
     pub fn new(host: impl HostWaker + 'static) -> Self {
-        let ready = Ready { noted: Mutex::default(), host: Box::new(host) };
-        let pending = Pending { ops: HashMap::new(), next_tag: 0, closed: false };
-        Self(PerProcess::new(Inner { pending: Mutex::new(pending), ready: Arc::new(ready) }))
+        let (noted, earlier) = (Mutex::default(), Notify::new());
+        let ready = Arc::new(Ready { noted, host: Box::new(host), earlier });
+        let ops = FxHashMap::default();
+        let pending = Mutex::new(Pending { ops, next_tag: 0, closed: false, looks_at: None });
+        Self(PerProcess::new(Arc::new(Inner { pending, ready })))
     }
 
     /// Takes an operation in and gives its tag; [`drain`](Self::drain) will give its outcome.
@@ -131,8 +140,13 @@ impl<V: Send + 'static> CompletionQueue<V> {
             pending.ops.insert(tag, (op, waker));
             return Ok(tag);
         }
-        match Pin::new(&mut op).poll(&mut Context::from_waker(&waker)) {
-            Poll::Pending => drop(pending.ops.insert(tag, (op, waker))),
+        match op.poll_once(&mut Context::from_waker(&waker)) {
+            Poll::Pending => {
+                if let Some(deadline) = op.deadline() {
+                    inner.look_at(&mut pending, deadline)?;
+                }
+                pending.ops.insert(tag, (op, waker));
+            }
             // Even what is known at once comes through `drain`: the host has one path.
             Poll::Ready(outcome) => {
                 waker.wake_by_ref();
@@ -155,7 +169,7 @@ impl<V: Send + 'static> CompletionQueue<V> {
             // A tag may be noted twice, or after its operation was cancelled.
             let Some((op, waker)) = pending.ops.get_mut(&tag) else { continue };
             let waker = waker.clone();
-            if let Poll::Ready(outcome) = Pin::new(op).poll(&mut Context::from_waker(&waker)) {
+            if let Poll::Ready(outcome) = op.poll_once(&mut Context::from_waker(&waker)) {
                 pending.ops.remove(&tag);
                 outcomes.push((tag, outcome));
             }
@@ -194,6 +208,47 @@ impl<V: Send + 'static> CompletionQueue<V> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+impl<V: Send + 'static> Inner<V> {
+    /// Sees to it that deadlines are looked at when this one is over.
+    fn look_at(self: &Arc<Self>, pending: &mut Pending<V>, deadline: Instant) -> Result<()> {
+        match pending.looks_at {
+            Some(next) if next <= deadline => return Ok(()),
+            Some(_) => self.ready.earlier.notify_one(),
+            None => {
+                let look = look(Arc::downgrade(self), self.ready.clone(), deadline);
+                runtime::runtime()?.spawn(look);
+            }
+        }
+        pending.looks_at = Some(deadline);
+        Ok(())
+    }
+
+    /// Notes what is late, and gives the next deadline.
+    fn late(&self) -> Option<Instant> {
+        let mut pending = lock(&self.pending);
+        let (now, mut next) = (Instant::now(), None);
+        for (tag, (op, _)) in &pending.ops {
+            match op.deadline() {
+                Some(deadline) if deadline <= now => self.ready.note(*tag),
+                Some(deadline) => next = Some(next.map_or(deadline, |n: Instant| n.min(deadline))),
+                None => {}
+            }
+        }
+        pending.looks_at = next;
+        next
+    }
+}
+
+/// Looks at the deadlines of a queue, as long as there are any. Keeps no queue alive.
+async fn look<V: Send + 'static>(queue: Weak<Inner<V>>, ready: Arc<Ready>, first: Instant) {
+    let mut next = Some(first);
+    while let Some(at) = next {
+        let over = tokio::time::timeout_at(at.into(), ready.earlier.notified()).await.is_err();
+        let Some(inner) = queue.upgrade() else { return };
+        next = if over { inner.late() } else { lock(&inner.pending).looks_at };
     }
 }
 
@@ -250,6 +305,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
 
     use tokio::sync::oneshot;
     use virtuallog::ErrorCode;
@@ -324,6 +380,46 @@ mod tests {
         assert!(queue.cancel(cancelled));
         let tag = queue.submit(take()).expect("open");
         assert_eq!(queue.drain(8).expect("same process").outcomes, [(tag, Ok(10))]);
+    }
+
+    struct Bell(std::sync::mpsc::Sender<()>);
+
+    impl HostWaker for Bell {
+        fn wake(&self) {
+            let _ = self.0.send(());
+        }
+    }
+
+    /// Pending until its deadline, as an append that gets no answer.
+    fn late(after: Duration) -> Op<u32> {
+        let deadline = Instant::now() + after;
+        let future = std::future::poll_fn(move |_| match Instant::now() >= deadline {
+            true => Poll::Ready(Err(Error::deadline("test"))),
+            false => Poll::Pending,
+        });
+        Op::until(Some(deadline), future)
+    }
+
+    #[test]
+    fn deadlines_are_told_in_their_order() {
+        let (bell, rings) = std::sync::mpsc::channel();
+        let queue = CompletionQueue::new(Bell(bell));
+        let last = queue.submit(late(Duration::from_millis(60))).expect("open");
+        let never = queue.submit(late(Duration::from_secs(3600)).map(|n| n)).expect("open");
+        let first = queue.submit(late(Duration::from_millis(20)).settle(|_| 7)).expect("open");
+        let mut told = Vec::new();
+        while told.len() < 2 {
+            rings.recv().expect("it rings");
+            told.extend(queue.drain(8).expect("same process").outcomes);
+        }
+        assert_eq!(told, [(first, Ok(7)), (last, Err(Error::deadline("test")))]);
+        assert!(queue.cancel(never));
+        // Waited for by a thread, and as a future.
+        assert!(
+            late(Duration::ZERO).wait().is_err() && late(Duration::from_millis(9)).wait().is_err()
+        );
+        let awaited = Op::spawn(late(Duration::from_millis(9)));
+        assert!(awaited.wait().is_err());
     }
 
     #[test]
