@@ -5,10 +5,10 @@
 //! So a wait that times out, is cancelled or is interrupted loses no entry: the next call takes up
 //! the same fetch. While the host is busy with one batch, the next is fetched.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::mem;
+use std::ops::{Deref, Range};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
@@ -28,7 +28,46 @@ const FETCH_ENTRIES: usize = 8192;
 
 /// Entries that follow each other in the log. Empty: the bounded read is at its end, or the log
 /// that was followed was ended for good.
-pub type Batch = Vec<Entry>;
+///
+/// A part of what was fetched at once, which it shares with the other parts and keeps in memory: some
+/// megabytes at most. Cloning and slicing copy no entry.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    fetched: Arc<Vec<Entry>>,
+    part: Range<usize>,
+}
+
+impl Batch {
+    /// The entries with these indexes. Panics beyond the end, as slices do.
+    #[must_use]
+    pub fn slice(&self, part: Range<usize>) -> Batch {
+        assert!(part.start <= part.end && part.end <= self.len(), "{part:?} of {}", self.len());
+        let part = self.part.start + part.start..self.part.start + part.end;
+        Batch { fetched: self.fetched.clone(), part }
+    }
+
+    /// Takes entries off the front: all, if they are no more than `max`.
+    fn split_front(&mut self, max: usize) -> Batch {
+        let count = max.min(self.len());
+        let front = self.slice(0..count);
+        self.part.start += count;
+        front
+    }
+}
+
+impl Deref for Batch {
+    type Target = [Entry];
+
+    fn deref(&self) -> &[Entry] {
+        &self.fetched[self.part.clone()]
+    }
+}
+
+impl From<Vec<Entry>> for Batch {
+    fn from(entries: Vec<Entry>) -> Self {
+        Self { part: 0..entries.len(), fetched: Arc::new(entries) }
+    }
+}
 
 /// Reads a range of a log, or follows the log, batch by batch.
 pub struct Reader(PerProcess<Arc<Mutex<State>>>);
@@ -36,7 +75,7 @@ pub struct Reader(PerProcess<Arc<Mutex<State>>>);
 struct State {
     source: Source,
     /// Fetched beyond what the last call wanted.
-    left: VecDeque<Entry>,
+    left: Batch,
     /// The next position to deliver.
     position: u64,
     /// Where the core's reader stands once `left` is delivered.
@@ -49,7 +88,7 @@ struct State {
 
 enum Source {
     Idle(virtuallog::Reader),
-    Fetching(JoinHandle<(virtuallog::Reader, virtuallog::Result<Batch>)>),
+    Fetching(JoinHandle<(virtuallog::Reader, virtuallog::Result<Vec<Entry>>)>),
     /// It has told its end.
     Ended,
     Closed,
@@ -60,7 +99,7 @@ impl Reader {
         let position = core.position().0;
         Self(PerProcess::new(Arc::new(Mutex::new(State {
             source: Source::Idle(core),
-            left: VecDeque::new(),
+            left: Batch::default(),
             position,
             fetched: position,
             busy: false,
@@ -108,7 +147,7 @@ impl Reader {
     pub fn close(&self) {
         if let Ok(state) = self.0.get() {
             let mut state = lock(state);
-            state.left.clear();
+            state.left = Batch::default();
             if let Source::Fetching(fetch) = mem::replace(&mut state.source, Source::Closed) {
                 fetch.abort();
             }
@@ -135,24 +174,25 @@ impl State {
     fn poll_batch(&mut self, entries_max: usize, context: &mut Context<'_>) -> Poll<Result<Batch>> {
         self.waiter = Some(context.waker().clone());
         if self.left.is_empty() {
-            match ready!(self.poll_fetch(entries_max, context)) {
-                Err(error) => return Poll::Ready(Err(error)),
-                Ok(batch) if batch.len() <= entries_max => {
-                    return Poll::Ready(Ok(self.deliver(batch)));
-                }
-                Ok(batch) => self.left = batch.into(),
-            }
+            self.left = ready!(self.poll_fetch(entries_max, context))?.into();
         }
-        let count = entries_max.min(self.left.len());
-        let batch = self.left.drain(..count).collect();
+        let batch = self.left.split_front(entries_max);
+        if self.left.is_empty() {
+            // What was fetched is let go of with its last part.
+            self.left = Batch::default();
+        }
         Poll::Ready(Ok(self.deliver(batch)))
     }
 
-    fn poll_fetch(&mut self, entries_max: usize, context: &mut Context<'_>) -> Poll<Result<Batch>> {
+    fn poll_fetch(
+        &mut self,
+        entries_max: usize,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Vec<Entry>>> {
         self.start_fetch(entries_max)?;
         let fetch = match &mut self.source {
             Source::Fetching(fetch) => fetch,
-            Source::Ended => return Poll::Ready(Ok(Batch::new())),
+            Source::Ended => return Poll::Ready(Ok(Vec::new())),
             Source::Idle(_) | Source::Closed => return Poll::Ready(Err(Error::closed("reader"))),
         };
         let (core, outcome) = match ready!(Pin::new(fetch).poll(context)) {

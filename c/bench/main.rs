@@ -82,9 +82,9 @@ async fn one(
     urls: (&str, &str),
     seconds: Duration,
 ) -> virtuallog::Result<(f64, f64)> {
-    let log = VirtualLog::open(urls.0).await?;
     let payload = Bytes::from(vec![0; PAYLOAD]);
     let turn = (seconds / TURNS).as_secs_f64();
+    let log = VirtualLog::open(urls.0).await?;
     let mut c = Command::new(program)
         .args([urls.1, "one", &turn.to_string()])
         .stdin(Stdio::piped())
@@ -98,7 +98,8 @@ async fn one(
         let start = Instant::now();
         while start.elapsed().as_secs_f64() < turn {
             let before = Instant::now();
-            tokio::task::block_in_place(|| log.append_blocking(payload.clone(), None))?;
+            let appended = || log.append_blocking(payload.clone(), None).expect("it appends");
+            tokio::task::block_in_place(appended);
             times.push(before.elapsed());
         }
         tokio::task::block_in_place(|| {
@@ -109,9 +110,9 @@ async fn one(
     drop(say);
     let last = lines.next().expect("a figure").expect("text");
     c.wait().expect("it ends");
-    log.close().await?;
     times.sort();
     let median = times[times.len() / 2].as_secs_f64() * 1e6;
+    log.close().await?;
     Ok((median, last.split_once(' ').expect("a name and a value").1.parse().expect("a number")))
 }
 

@@ -132,7 +132,7 @@ impl Cross for Option<facade::Entry> {
     type C = vlog_batch;
 
     fn cross(self) -> vlog_batch {
-        facade::Batch::from_iter(self).cross()
+        facade::Batch::from(Vec::from_iter(self)).cross()
     }
 }
 

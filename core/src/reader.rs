@@ -88,7 +88,11 @@ impl Reader {
             return Ok(Vec::new());
         }
         let count = self.ready.len().min(entries_max.max(1));
-        let batch: Vec<Entry> = self.ready.drain(..count).collect();
+        let batch: Vec<Entry> = match count == self.ready.len() {
+            // Not moved one by one.
+            true => std::mem::take(&mut self.ready).into(),
+            false => self.ready.drain(..count).collect(),
+        };
         self.deliver(&batch[count - 1]);
         Ok(batch)
     }

@@ -3,9 +3,6 @@
 //! Rust reads far more entries a second than Python can make objects, and a program that only counts,
 //! forwards or wants the bare payloads should not pay for them.
 
-use std::ops::Range;
-use std::sync::Arc;
-
 use pyo3::exceptions::PyIndexError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyIterator, PyList, PySlice};
@@ -19,22 +16,17 @@ use crate::entry::Entry;
 /// megabytes at most; an entry keeps only itself.
 #[pyclass(frozen, sequence, module = "virtuallog")]
 pub(crate) struct Batch {
-    entries: Arc<[facade::Entry]>,
-    range: Range<usize>,
+    entries: facade::Batch,
 }
 
 impl Batch {
     pub(crate) fn new(entries: facade::Batch) -> Self {
-        Self { range: 0..entries.len(), entries: entries.into() }
-    }
-
-    fn all(&self) -> &[facade::Entry] {
-        &self.entries[self.range.clone()]
+        Self { entries }
     }
 
     fn list<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let entry = |entry: &facade::Entry| Bound::new(py, Entry::from_core(py, entry.clone()));
-        let entries: Vec<_> = self.all().iter().map(entry).collect::<PyResult<_>>()?;
+        let entries: Vec<_> = self.entries.iter().map(entry).collect::<PyResult<_>>()?;
         PyList::new(py, entries)
     }
 }
@@ -43,11 +35,11 @@ impl Batch {
 impl Batch {
     /// The payloads alone, in order: a list of bytes. Faster than asking entry by entry.
     fn payloads<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        PyList::new(py, self.all().iter().map(|entry| PyBytes::new(py, &entry.payload)))
+        PyList::new(py, self.entries.iter().map(|entry| PyBytes::new(py, &entry.payload)))
     }
 
     fn __len__(&self) -> usize {
-        self.range.len()
+        self.entries.len()
     }
 
     fn __getitem__<'py>(
@@ -55,11 +47,11 @@ impl Batch {
         py: Python<'py>,
         at: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let len = self.range.len();
+        let len = self.entries.len();
         let Ok(slice) = at.cast::<PySlice>() else {
             let at: isize = at.extract()?;
             let at = if at < 0 { at + len as isize } else { at };
-            let entry = usize::try_from(at).ok().and_then(|at| self.all().get(at));
+            let entry = usize::try_from(at).ok().and_then(|at| self.entries.get(at));
             let entry = entry.ok_or_else(|| PyIndexError::new_err("batch index out of range"))?;
             return Ok(Bound::new(py, Entry::from_core(py, entry.clone()))?.into_any());
         };
@@ -67,9 +59,9 @@ impl Batch {
         if slice_of.step != 1 {
             return self.list(py)?.as_any().get_item(slice);
         }
-        let start = self.range.start + slice_of.start.unsigned_abs();
-        let range = start..start + slice_of.slicelength;
-        Ok(Bound::new(py, Self { entries: self.entries.clone(), range })?.into_any())
+        let start = slice_of.start.unsigned_abs();
+        let entries = self.entries.slice(start..start + slice_of.slicelength);
+        Ok(Bound::new(py, Self { entries })?.into_any())
     }
 
     fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
@@ -79,7 +71,7 @@ impl Batch {
     fn __eq__(&self, other: &Bound<'_, PyAny>) -> PyResult<bool> {
         let py = other.py();
         match other.cast::<Self>() {
-            Ok(other) => Ok(self.all() == other.get().all()),
+            Ok(other) => Ok(self.entries[..] == other.get().entries[..]),
             Err(_) => self.list(py)?.eq(other),
         }
     }

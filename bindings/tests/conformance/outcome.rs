@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use toml::Value;
 use virtuallog_bindings::{
-    Appended, Chain, ClusterInfo, Entry, Life, Log, Plan, Reader, Server, Tail, Trimmed,
+    Appended, Batch, Chain, ClusterInfo, Entry, Life, Log, Plan, Reader, Server, Tail, Trimmed,
     VerifyReport,
 };
 
@@ -104,6 +104,12 @@ impl From<Option<u64>> for Outcome {
 impl From<Vec<Entry>> for Outcome {
     fn from(entries: Vec<Entry>) -> Self {
         Self::Entries(entries)
+    }
+}
+
+impl From<Batch> for Outcome {
+    fn from(batch: Batch) -> Self {
+        Self::Entries(batch.to_vec())
     }
 }
 

@@ -447,7 +447,7 @@ fn take(reader: &Reader, count: usize, wait: Option<Duration>) -> Result<Vec<Ent
         if batch.is_empty() {
             break;
         }
-        entries.extend(batch);
+        entries.extend_from_slice(&batch);
     }
     Ok(entries)
 }
