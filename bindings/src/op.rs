@@ -36,6 +36,8 @@ type BoxFuture<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
 pub struct Op<T> {
     future: PerProcess<BoxFuture<T>>,
     takes: bool,
+    /// Whether it is polled inside our runtime: what it waits for may ask for it.
+    inside: bool,
     /// Polled from then on it has an answer; nothing wakes anybody for that.
     deadline: Option<Instant>,
     /// The timer for it, where this is awaited as a future.
@@ -45,20 +47,18 @@ pub struct Op<T> {
 impl<T: Send + 'static> Op<T> {
     /// Polled wherever the caller polls: for futures that never block and only bring an answer.
     pub(crate) fn here(future: impl Future<Output = Result<T>> + Send + 'static) -> Self {
-        Self {
-            future: PerProcess::new(Box::pin(future)),
-            takes: false,
-            deadline: None,
-            alarm: None,
-        }
+        let future: BoxFuture<T> = Box::pin(future);
+        let future = PerProcess::new(future);
+        Self { future, takes: false, inside: true, deadline: None, alarm: None }
     }
 
-    /// As [`here`](Self::here), of one that answers if it is polled when `deadline` is over.
+    /// As [`here`](Self::here), of one that answers if it is polled when `deadline` is over, and that
+    /// needs no runtime around it.
     pub(crate) fn until(
         deadline: Option<Instant>,
         future: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Self {
-        Self { deadline, ..Self::here(future) }
+        Self { deadline, inside: false, ..Self::here(future) }
     }
 
     /// As [`here`](Self::here), of an answer that is taken out of somewhere, such as entries of a
@@ -110,14 +110,14 @@ impl<T: Send + 'static> Op<T> {
         self,
         convert: impl FnOnce(Result<T>) -> Result<U> + Send + 'static,
     ) -> Op<U> {
-        let (takes, deadline) = (self.takes, self.deadline);
+        let (takes, inside, deadline) = (self.takes, self.inside, self.deadline);
         let future = match self.future.into_inner() {
             Err(error) => return Op::ready(convert(Err(error))),
             Ok(future) => AssertUnwindSafe(future).catch_unwind(),
         };
         let converted =
             async move { convert(future.await.unwrap_or_else(|panic| Err(panicked(&*panic)))) };
-        Op { takes, ..Op::until(deadline, converted) }
+        Op { takes, inside, deadline, ..Op::here(converted) }
     }
 
     /// Waits on this thread. `None`: time ran out, the operation goes on, and one may wait again.
@@ -165,7 +165,7 @@ impl<T: Send + 'static> Op<T> {
     pub(crate) fn poll_once(&mut self, context: &mut Context<'_>) -> Poll<Result<T>> {
         let guarded = || -> Result<Poll<Result<T>>> {
             let future = self.future.get_mut()?;
-            let _entered = runtime::enter()?;
+            let _entered = self.inside.then(runtime::enter).transpose()?;
             Ok(future.as_mut().poll(context))
         };
         match catch_unwind(AssertUnwindSafe(guarded)) {

@@ -11,6 +11,7 @@
 //!
 //! Tags are never used again: a late answer can never settle somebody else's operation.
 
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -167,10 +168,10 @@ impl<V: Send + 'static> CompletionQueue<V> {
         let mut outcomes = Vec::with_capacity(tags.len());
         for tag in tags {
             // A tag may be noted twice, or after its operation was cancelled.
-            let Some((op, waker)) = pending.ops.get_mut(&tag) else { continue };
-            let waker = waker.clone();
-            if let Poll::Ready(outcome) = op.poll_once(&mut Context::from_waker(&waker)) {
-                pending.ops.remove(&tag);
+            let Entry::Occupied(mut known) = pending.ops.entry(tag) else { continue };
+            let (op, waker) = known.get_mut();
+            if let Poll::Ready(outcome) = op.poll_once(&mut Context::from_waker(waker)) {
+                drop(known.remove());
                 outcomes.push((tag, outcome));
             }
         }
