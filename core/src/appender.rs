@@ -258,8 +258,9 @@ impl Appender {
         let from = view.known_tail();
         let segment = view.chain.active().index;
         if !parcel.address(segment, from) {
-            let why = "its segment ended without it while its caller's time ran out";
-            self.refuse(parcel, not_sent(ErrorCode::Unavailable, why));
+            let message = "a caller's time ran out, and the segment that he was told of ended without \
+                           this one: it is surely not in the log";
+            self.refuse(parcel, Error::new(ErrorCode::Unavailable, message));
             return;
         }
         let Some(active) = view.active.clone() else {

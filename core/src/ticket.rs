@@ -25,6 +25,8 @@ pub(crate) struct Ticket {
     settled: Condvar,
     /// Whether a caller was told of the failure.
     seen: AtomicBool,
+    /// Whether a caller's time ran out, so that he was told that it is in doubt.
+    doubted: AtomicBool,
     /// Whether the window took it: [`WAITING`], [`ADMITTED`] or [`WITHDRAWN`].
     turn: AtomicU8,
     name: Mutex<Name>,
@@ -34,7 +36,7 @@ pub(crate) struct Ticket {
 #[derive(Debug, Default)]
 struct Name {
     token: Option<Token>,
-    /// Whether a caller's time ran out, so that he was told that it is in doubt, and this name.
+    /// Whether it is in an error that somebody has or will have.
     told: bool,
 }
 
@@ -83,8 +85,8 @@ impl Ticket {
         true
     }
 
-    /// Its name, to be told a caller whose time ran out.
-    pub(crate) fn doubt(&self) -> Option<Token> {
+    /// Its name, to be told because time ran out.
+    pub(crate) fn tell_name(&self) -> Option<Token> {
         let mut name = self.name();
         name.told = true;
         name.token.clone()
@@ -118,7 +120,7 @@ impl Ticket {
     /// as much.
     pub(crate) fn take_unseen_failure(&self) -> Option<Error> {
         let error = self.outcome.get()?.as_ref().err()?;
-        let told = self.seen.swap(true, Ordering::Relaxed) || self.name().told;
+        let told = self.seen.swap(true, Ordering::Relaxed) || self.doubted.load(Ordering::Relaxed);
         (!told).then(|| error.clone())
     }
 
@@ -205,7 +207,10 @@ impl Append {
     /// The append's own, or `DEADLINE`.
     pub fn expire(&mut self) -> Result<LogPos> {
         self.ticket.withdraw(withdrawn());
-        self.told().unwrap_or_else(|| Err(deadline(self.ticket.doubt()).for_entry(self.index)))
+        self.told().unwrap_or_else(|| {
+            self.ticket.doubted.store(true, Ordering::Relaxed);
+            Err(deadline(self.ticket.tell_name()).for_entry(self.index))
+        })
     }
 
     fn told(&self) -> Option<Result<LogPos>> {

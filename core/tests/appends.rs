@@ -421,6 +421,20 @@ async fn deadlines() {
     assert_eq!(log.append("on").await.expect("goes on"), LogPos(1));
 }
 
+/// A deadline that nobody awaited is told by `flush`, once.
+#[tokio::test(start_paused = true)]
+async fn a_flush_tells_of_a_deadline() {
+    let (log, script) = open(WIDE).await;
+    script.then([Then::Hold]);
+    let held = log.append("held");
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    let error = log.flush().await.expect_err("it is in doubt");
+    assert!(error.code() == ErrorCode::Deadline && error.is_in_doubt(), "{error:?}");
+    log.flush().await.expect("told");
+    drop(held);
+    script.let_go();
+}
+
 /// Whoever was told of a doubt may rely on what his token says: once that segment ended without the
 /// append, it is nowhere and goes nowhere, although its handle could still send it on.
 #[tokio::test(start_paused = true)]

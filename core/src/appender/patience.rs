@@ -66,7 +66,8 @@ impl Appender {
         }
         let out = state.sent.iter().filter(|sent| sent.parcel.since.is_some_and(late));
         let doubtful = out.flat_map(|sent| sent.parcel.tickets());
-        let doubtful: Vec<_> = doubtful.map(|ticket| (ticket.clone(), ticket.doubt())).collect();
+        let doubtful: Vec<_> =
+            doubtful.map(|ticket| (ticket.clone(), ticket.tell_name())).collect();
         let stuck = state.ready.front().or(Some(&state.open)).and_then(|parcel| parcel.since);
         let waits = state.waiting.front().map(|waiting| waiting.since);
         if stuck.is_some_and(late) || waits.is_some_and(late) {
