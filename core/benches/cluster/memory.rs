@@ -49,6 +49,9 @@ pub(crate) fn memory() -> Vec<Row> {
 pub(crate) fn overload() -> Vec<Row> {
     runtime().block_on(async {
         let cluster = Cluster::start("overload", 3, false).await;
+        // Made before anybody asks for its sequencer.
+        let log = VirtualLog::open(&cluster.url("log")).await.expect("opens");
+        log.close().await.expect("closes");
         let stop = Arc::new(AtomicBool::new(false));
         let mut tasks = Vec::new();
         for _ in 0..HANDLES {
