@@ -98,7 +98,7 @@ def run_scenarios(programs: Path, folder: Path) -> None:
 
 def unpacked_sdist(folder: Path) -> Path:
     maturin = Path(sys.executable).with_name("maturin")
-    run(maturin, "sdist", "--quiet", "--out", folder, "--manifest-path", ROOT / "python" / "Cargo.toml")
+    run(maturin, "sdist", "--out", folder, "--manifest-path", ROOT / "python" / "Cargo.toml")
     (packed,) = folder.glob("*.tar.gz")
     tarfile.open(packed).extractall(folder / "source", filter="data")
     (source,) = (folder / "source").iterdir()
