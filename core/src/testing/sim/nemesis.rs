@@ -226,14 +226,14 @@ impl Nemesis {
     }
 
     /// Whether among any half of the others there is one who knows that a disk went on.
-    fn is_remembered(&self, at: usize, then: u64) -> bool {
+    fn is_remembered(&self, at: usize, disk: u128, then: u64) -> bool {
         let nodes = &self.world.nodes;
         let storage = |at| nodes.with(at, |machine| machine.life.as_ref()?.storage.clone());
-        let Some(its) = storage(at) else { return false };
+        let Some(its) = storage(at).filter(|its| its.storage_id() == disk) else { return false };
         let Some(identity) = its.identity() else { return false };
         let knows = |other: &usize| {
-            let known = storage(*other)
-                .and_then(|other| other.remember_peer(identity.node, its.storage_id(), 0).ok());
+            let known =
+                storage(*other).and_then(|other| other.remember_peer(identity.node, disk, 0).ok());
             known.is_some_and(|known| known > then)
         };
         let others: Vec<usize> = (0..self.world.plan.nodes).filter(|other| *other != at).collect();
@@ -246,26 +246,26 @@ impl Nemesis {
         let running = world.nodes.is_up(at);
         match fault {
             Fault::OldImage => {
-                let image = world.nodes.with(at, |machine| machine.disk.crash(|_| true));
-                let then = world.nodes.with(at, |machine| {
-                    machine.image = Some(image);
-                    machine.generation()
-                });
+                // The image is this fault's own: another one may take its own of the same disk meanwhile.
+                let (image, then) = world
+                    .nodes
+                    .with(at, |machine| (machine.disk.crash(|_| true), machine.generation()));
+                let Some((disk, then)) = then else { return };
                 self.last(8000).await;
-                // One of the same journal file is not noticed, which is a limit that the product has.
-                if world.nodes.with(at, |machine| machine.generation()) <= then || then.is_none() {
+                // One of the same journal file is not noticed, which is a limit that the product has;
+                // and once the server is replaced this is the image of another one.
+                let went_on = |machine: &mut Machine| {
+                    machine.generation().is_some_and(|(its, now)| its == disk && now > then)
+                };
+                if !world.nodes.with(at, went_on) {
                     return;
                 }
                 // The others have to hear of the newer one before, so many that it cannot pass them by.
                 tokio::time::sleep(HEARD).await;
-                if !self.is_remembered(at, then.unwrap_or_default()) {
+                let is_still = |machine: &mut Machine| machine.damaged && !machine.replaced;
+                if !self.is_remembered(at, disk, then) || !world.nodes.with(at, is_still) {
                     return;
                 }
-                // Once it is replaced this is the image of another server.
-                let image = world.nodes.with(at, |machine| {
-                    machine.image.take().filter(|_| machine.damaged && !machine.replaced)
-                });
-                let Some(image) = image else { return };
                 world.nodes.end(at, End::Power);
                 self.did(fault, at + 1);
                 world.nodes.with(at, |machine| machine.disk = image);

@@ -64,8 +64,6 @@ pub(super) struct Machine {
     pub(super) joins: bool,
     /// Work on its disk takes so many milliseconds more.
     pub(super) stall: u64,
-    /// An earlier image of its disk.
-    pub(super) image: Option<SimDisk>,
 }
 
 /// A server's process.
@@ -80,9 +78,10 @@ pub(super) struct Life {
 }
 
 impl Machine {
-    /// What its disk counts, while its server runs.
-    pub(super) fn generation(&self) -> Option<u64> {
-        Some(self.life.as_ref()?.storage.as_ref()?.generation())
+    /// Which disk it has and what that counts, while its server runs.
+    pub(super) fn generation(&self) -> Option<(u128, u64)> {
+        let storage = self.life.as_ref()?.storage.as_ref()?;
+        Some((storage.storage_id(), storage.generation()))
     }
 
     /// What its server says of its disk, if that was not damaged; from now on it counts as damaged.
@@ -136,7 +135,6 @@ impl Nodes {
             address: address(index),
             joins: false,
             stall: 0,
-            image: None,
         };
         let nodes = (0..plan.nodes).map(machine).collect();
         for index in 0..plan.nodes {
