@@ -6,9 +6,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
 use std::str::FromStr;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -78,27 +76,6 @@ pub struct Options {
     pub in_flight_bytes_max: Option<usize>,
 }
 
-/// The answer to an append, with a deadline that whoever polls sees to.
-struct Answer {
-    append: Append,
-    deadline: Option<Instant>,
-}
-
-impl Future for Answer {
-    type Output = Result<u64>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<u64>> {
-        let outcome = match Pin::new(&mut self.append).poll(context) {
-            Poll::Ready(outcome) => outcome,
-            Poll::Pending if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
-                self.append.expire()
-            }
-            Poll::Pending => return Poll::Pending,
-        };
-        Poll::Ready(outcome.map(u64::from).map_err(Error::from))
-    }
-}
-
 /// A handle to an open log. Methods may be called from any thread.
 pub struct Log {
     core: PerProcess<VirtualLog>,
@@ -150,7 +127,6 @@ impl Log {
     /// # Errors
     /// `BUSY`, `CLOSED`.
     pub fn append_nowait(&self, payload: Bytes, timeout: Timeout) -> Result<Op<u64>> {
-        let _entered = runtime::enter()?;
         let append = panic_guard(|| Ok(self.core.get()?.append_nowait(payload)?))?;
         Ok(self.answer(append, timeout))
     }
@@ -160,11 +136,7 @@ impl Log {
         timeout: Timeout,
         append: impl FnOnce(&VirtualLog) -> Result<Append>,
     ) -> Op<u64> {
-        let submitted = panic_guard(|| {
-            let _entered = runtime::enter()?;
-            append(self.core.get()?)
-        });
-        match submitted {
+        match panic_guard(|| append(self.core.get()?)) {
             Ok(append) => self.answer(append, timeout),
             Err(error) => Op::ready(Err(error)),
         }
@@ -173,7 +145,7 @@ impl Log {
     fn answer(&self, append: Append, timeout: Timeout) -> Op<u64> {
         let timeout = self.resolve_timeout(timeout);
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        Op::until(deadline, Answer { append, deadline })
+        Op::append(append, deadline)
     }
 
     /// Appends on this thread, which writes and syncs itself where that saves a hop. Never call it

@@ -10,6 +10,9 @@
 //!
 //! Dropping or cancelling an `Op` stops such work, but never an append: that was submitted at the
 //! call, and only its answer is let go of. A panic inside is `INTERNAL`.
+//!
+//! Appends are what there are thousands of. So the answer to one is held as it is and not in a box, and
+//! neither polling nor converting it costs more than one small allocation.
 
 use std::fmt;
 use std::future::Future;
@@ -24,8 +27,9 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Sleep;
+use virtuallog::Append;
 
-use crate::error::{Error, Result, panicked};
+use crate::error::{Error, Result, panic_guard, panicked};
 use crate::per_process::PerProcess;
 use crate::runtime;
 
@@ -34,31 +38,38 @@ type BoxFuture<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
 /// An operation's answer to come. Give it up after it answered: it answers once.
 #[must_use = "an operation tells its outcome only to whoever waits for it"]
 pub struct Op<T> {
-    future: PerProcess<BoxFuture<T>>,
+    source: PerProcess<Source<T>>,
     takes: bool,
-    /// Whether it is polled inside our runtime: what it waits for may ask for it.
-    inside: bool,
     /// Polled from then on it has an answer; nothing wakes anybody for that.
     deadline: Option<Instant>,
     /// The timer for it, where this is awaited as a future.
     alarm: Option<Pin<Box<Sleep>>>,
 }
 
+/// Where an answer comes from.
+enum Source<T> {
+    /// Polled inside our runtime: what it waits for may ask for it.
+    Future(BoxFuture<T>),
+    /// An append, and what its outcome is turned into, once. Needs no runtime around it.
+    Append(Append, Option<Convert<T>>),
+}
+
+type Convert<T> = Box<dyn FnOnce(Result<u64>) -> Result<T> + Send>;
+
+impl Op<u64> {
+    /// The answer to an append, `DEADLINE` if it is polled without one when `deadline` is over.
+    pub(crate) fn append(append: Append, deadline: Option<Instant>) -> Self {
+        // It holds nothing, so the box is no allocation.
+        let source = Source::Append(append, Some(Box::new(|outcome| outcome)));
+        Self { source: PerProcess::new(source), takes: false, deadline, alarm: None }
+    }
+}
+
 impl<T: Send + 'static> Op<T> {
     /// Polled wherever the caller polls: for futures that never block and only bring an answer.
     pub(crate) fn here(future: impl Future<Output = Result<T>> + Send + 'static) -> Self {
-        let future: BoxFuture<T> = Box::pin(future);
-        let future = PerProcess::new(future);
-        Self { future, takes: false, inside: true, deadline: None, alarm: None }
-    }
-
-    /// As [`here`](Self::here), of one that answers if it is polled when `deadline` is over, and that
-    /// needs no runtime around it.
-    pub(crate) fn until(
-        deadline: Option<Instant>,
-        future: impl Future<Output = Result<T>> + Send + 'static,
-    ) -> Self {
-        Self { deadline, inside: false, ..Self::here(future) }
+        let source = PerProcess::new(Source::Future(Box::pin(future)));
+        Self { source, takes: false, deadline: None, alarm: None }
     }
 
     /// As [`here`](Self::here), of an answer that is taken out of somewhere, such as entries of a
@@ -81,6 +92,12 @@ impl<T: Send + 'static> Op<T> {
             Err(error) => Self::ready(Err(error)),
             Ok(runtime) => Self::here(Spawned::new(runtime.spawn(future))),
         }
+    }
+
+    /// The same operation, which has an answer if it is polled when `deadline` is over.
+    #[cfg(test)]
+    pub(crate) fn due(self, deadline: Instant) -> Self {
+        Self { deadline: Some(deadline), ..self }
     }
 
     /// An answer that is known already.
@@ -110,14 +127,23 @@ impl<T: Send + 'static> Op<T> {
         self,
         convert: impl FnOnce(Result<T>) -> Result<U> + Send + 'static,
     ) -> Op<U> {
-        let (takes, inside, deadline) = (self.takes, self.inside, self.deadline);
-        let future = match self.future.into_inner() {
+        let (takes, deadline) = (self.takes, self.deadline);
+        let source = match self.source.into_inner() {
             Err(error) => return Op::ready(convert(Err(error))),
-            Ok(future) => AssertUnwindSafe(future).catch_unwind(),
+            Ok(Source::Future(future)) => {
+                let future = AssertUnwindSafe(future).catch_unwind();
+                let caught = |caught: thread::Result<Result<T>>| {
+                    caught.unwrap_or_else(|panic| Err(panicked(&*panic)))
+                };
+                Source::Future(Box::pin(async move { convert(caught(future.await)) }))
+            }
+            Ok(Source::Append(append, before)) => {
+                let before = before.expect("it was not answered yet");
+                let convert = move |outcome| convert(panic_guard(|| before(outcome)));
+                Source::Append(append, Some(Box::new(convert)))
+            }
         };
-        let converted =
-            async move { convert(future.await.unwrap_or_else(|panic| Err(panicked(&*panic)))) };
-        Op { takes, inside, deadline, ..Op::here(converted) }
+        Op { source: PerProcess::new(source), takes, deadline, alarm: None }
     }
 
     /// Waits on this thread. `None`: time ran out, the operation goes on, and one may wait again.
@@ -163,10 +189,25 @@ impl<T: Send + 'static> Op<T> {
 
     /// Polls without a timer: the caller polls again at the deadline.
     pub(crate) fn poll_once(&mut self, context: &mut Context<'_>) -> Poll<Result<T>> {
+        let deadline = self.deadline;
         let guarded = || -> Result<Poll<Result<T>>> {
-            let future = self.future.get_mut()?;
-            let _entered = self.inside.then(runtime::enter).transpose()?;
-            Ok(future.as_mut().poll(context))
+            match self.source.get_mut()? {
+                Source::Future(future) => {
+                    let _entered = runtime::enter()?;
+                    Ok(future.as_mut().poll(context))
+                }
+                Source::Append(append, convert) => {
+                    let outcome = match Pin::new(&mut *append).poll(context) {
+                        Poll::Ready(outcome) => outcome,
+                        Poll::Pending if deadline.is_some_and(|at| at <= Instant::now()) => {
+                            append.expire()
+                        }
+                        Poll::Pending => return Ok(Poll::Pending),
+                    };
+                    let convert = convert.take().expect("it is polled until it answers");
+                    Ok(Poll::Ready(convert(outcome.map(u64::from).map_err(Error::from))))
+                }
+            }
         };
         match catch_unwind(AssertUnwindSafe(guarded)) {
             Ok(Ok(poll)) => poll,

@@ -1,24 +1,25 @@
 //! Many operations, told to a host's event loop in batches.
 //!
 //! The queue is a small executor of its own. [`submit`](CompletionQueue::submit) polls an operation
-//! once (but one whose answer a cancel would lose), on the host's thread; what is not ready stays here under its tag, with a waker that does
-//! nothing but note the tag. Only the edge from none to some noted tags wakes the host, through its
-//! [`HostWaker`]: one byte on a socket, one call into a loop. The host then comes with
-//! [`drain`](CompletionQueue::drain), which polls the noted operations on the host's own thread. So
-//! an append needs no task of ours, and no thread of ours ever runs host code or takes its lock.
+//! once (but one whose answer a cancel would lose), on the host's thread; what is not ready stays here in
+//! a slot, with a waker that does nothing but note the slot. Only the edge from none to some noted slots
+//! wakes the host, through its [`HostWaker`]: one byte on a socket, one call into a loop. The host then
+//! comes with [`drain`](CompletionQueue::drain), which polls the noted operations on the host's own
+//! thread. So an append needs no task of ours, and no thread of ours ever runs host code or takes its lock.
 //!
 //! Deadlines cost one timer a queue: it looks through what is under way when the first of them is over.
 //!
-//! Tags are never used again: a late answer can never settle somebody else's operation.
+//! Slots and their wakers are used again, so that an operation costs neither an allocation nor a look-up
+//! here; a waker that is late only has somebody else's operation polled once more. Tags, by which hosts
+//! know operations, are a slot and how often it was used, and never the same again: a late answer can
+//! never settle another operation.
 
-use std::collections::hash_map::Entry;
 use std::fmt;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
 
-use rustc_hash::FxHashMap;
 use tokio::sync::Notify;
 use virtuallog::ErrorCode;
 
@@ -26,6 +27,13 @@ use crate::error::{Error, Result};
 use crate::op::Op;
 use crate::per_process::PerProcess;
 use crate::runtime;
+
+/// Bits of a tag, from the lowest: the slot, and how often that was used. Together they are a whole number
+/// of JavaScript.
+const SLOT_BITS: u32 = 28;
+const USE_BITS: u32 = 25;
+const SLOTS_MAX: usize = 1 << SLOT_BITS;
+const USES_MAX: u64 = 1 << USE_BITS;
 
 /// Gets the host to call [`CompletionQueue::drain`] soon. Called on any thread, so it must neither
 /// block nor run host code.
@@ -89,11 +97,55 @@ struct Inner<V> {
 }
 
 struct Pending<V> {
-    ops: FxHashMap<u64, (Op<V>, Waker)>,
-    next_tag: u64,
+    slots: Vec<Slot<V>>,
+    /// Slots without an operation, but for those whose count is used up.
+    free: Vec<usize>,
+    /// How many slots have one.
+    under_way: usize,
     closed: bool,
     /// When deadlines are looked at next; `None`: nobody does.
     looks_at: Option<Instant>,
+}
+
+struct Slot<V> {
+    op: Option<Op<V>>,
+    /// How often it was used before the one that is in it.
+    uses: u64,
+    waker: Waker,
+}
+
+impl<V> Pending<V> {
+    /// A slot for an operation.
+    fn slot(&mut self, ready: &Arc<Ready>) -> Result<usize> {
+        if let Some(at) = self.free.pop() {
+            return Ok(at);
+        }
+        let at = self.slots.len();
+        if at == SLOTS_MAX {
+            let message = "2^28 operations are under way in this event loop: await some first";
+            return Err(Error::new(ErrorCode::Busy, message));
+        }
+        let waker = Waker::from(Arc::new(SlotWaker { at, ready: ready.clone() }));
+        self.slots.push(Slot { op: None, uses: 0, waker });
+        Ok(at)
+    }
+
+    fn tag(&self, at: usize) -> u64 {
+        self.slots[at].uses << SLOT_BITS | at as u64
+    }
+
+    /// Takes an operation out of its slot.
+    fn take(&mut self, at: usize) -> Option<Op<V>> {
+        let slot = &mut self.slots[at];
+        let op = slot.op.take()?;
+        slot.uses += 1;
+        self.under_way -= 1;
+        // A slot whose count is used up is given up, rather than begin again with tags of the past.
+        if slot.uses < USES_MAX {
+            self.free.push(at);
+        }
+        Some(op)
+    }
 }
 
 /// The side that wake-ups see.
@@ -106,8 +158,8 @@ struct Ready {
 
 #[derive(Default)]
 struct Noted {
-    tags: Vec<u64>,
-    /// Whether the host was woken and has not yet taken all of `tags`.
+    slots: Vec<usize>,
+    /// Whether the host was woken and has not yet taken all of `slots`.
     signalled: bool,
     closed: bool,
 }
@@ -117,9 +169,9 @@ impl<V: Send + 'static> CompletionQueue<V> {
     pub fn new(host: impl HostWaker + 'static) -> Self {
         let (noted, earlier) = (Mutex::default(), Notify::new());
         let ready = Arc::new(Ready { noted, host: Box::new(host), earlier });
-        let ops = FxHashMap::default();
-        let pending = Mutex::new(Pending { ops, next_tag: 0, closed: false, looks_at: None });
-        Self(PerProcess::new(Arc::new(Inner { pending, ready })))
+        let (slots, free) = (Vec::new(), Vec::new());
+        let pending = Pending { slots, free, under_way: 0, closed: false, looks_at: None };
+        Self(PerProcess::new(Arc::new(Inner { pending: Mutex::new(pending), ready })))
     }
 
     /// Takes an operation in and gives its tag; [`drain`](Self::drain) will give its outcome.
@@ -132,29 +184,32 @@ impl<V: Send + 'static> CompletionQueue<V> {
         if pending.closed {
             return Err(Error::closed("event loop's queue"));
         }
-        let tag = pending.next_tag;
-        pending.next_tag += 1;
-        let waker = Waker::from(Arc::new(TagWaker { tag, ready: inner.ready.clone() }));
+        let at = pending.slot(&inner.ready)?;
+        let tag = pending.tag(at);
+        let waker = &pending.slots[at].waker;
+        let mut deadline = None;
         if op.takes() {
             // Polled by `drain` alone, which gives its answer out: in between a cancel would lose it.
             waker.wake_by_ref();
-            pending.ops.insert(tag, (op, waker));
-            return Ok(tag);
-        }
-        match op.poll_once(&mut Context::from_waker(&waker)) {
-            Poll::Pending => {
-                if let Some(deadline) = op.deadline() {
-                    inner.look_at(&mut pending, deadline)?;
+        } else {
+            match op.poll_once(&mut Context::from_waker(waker)) {
+                Poll::Pending => deadline = op.deadline(),
+                // Even what is known at once comes through `drain`: the host has one path.
+                Poll::Ready(outcome) => {
+                    waker.wake_by_ref();
+                    op = Op::ready(outcome);
                 }
-                pending.ops.insert(tag, (op, waker));
-            }
-            // Even what is known at once comes through `drain`: the host has one path.
-            Poll::Ready(outcome) => {
-                waker.wake_by_ref();
-                pending.ops.insert(tag, (Op::ready(outcome), waker));
             }
         }
-        Ok(tag)
+        pending.slots[at].op = Some(op);
+        pending.under_way += 1;
+        match deadline.map_or(Ok(()), |deadline| inner.look_at(&mut pending, deadline)) {
+            Ok(()) => Ok(tag),
+            Err(error) => {
+                drop(pending.take(at));
+                Err(error)
+            }
+        }
     }
 
     /// Answers at most `max` of what became ready.
@@ -164,15 +219,16 @@ impl<V: Send + 'static> CompletionQueue<V> {
     pub fn drain(&self, max: usize) -> Result<Done<V>> {
         let inner = self.0.get()?;
         let mut pending = lock(&inner.pending);
-        let (tags, more) = inner.ready.take(max);
-        let mut outcomes = Vec::with_capacity(tags.len());
-        for tag in tags {
-            // A tag may be noted twice, or after its operation was cancelled.
-            let Entry::Occupied(mut known) = pending.ops.entry(tag) else { continue };
-            let (op, waker) = known.get_mut();
+        let (slots, more) = inner.ready.take(max);
+        let mut outcomes = Vec::with_capacity(slots.len());
+        for at in slots {
+            // A slot may be noted twice, after its operation was cancelled, or before a close.
+            let Some(Slot { op: Some(op), waker, .. }) = pending.slots.get_mut(at) else {
+                continue;
+            };
             if let Poll::Ready(outcome) = op.poll_once(&mut Context::from_waker(waker)) {
-                drop(known.remove());
-                outcomes.push((tag, outcome));
+                outcomes.push((pending.tag(at), outcome));
+                drop(pending.take(at));
             }
         }
         Ok(Done { outcomes, more })
@@ -182,7 +238,11 @@ impl<V: Send + 'static> CompletionQueue<V> {
     /// stays submitted.
     pub fn cancel(&self, tag: u64) -> bool {
         let Ok(inner) = self.0.get() else { return false };
-        let removed = lock(&inner.pending).ops.remove(&tag);
+        let mut pending = lock(&inner.pending);
+        let at = tag as usize & (SLOTS_MAX - 1);
+        let is_it = at < pending.slots.len() && pending.tag(at) == tag;
+        let removed = if is_it { pending.take(at) } else { None };
+        drop(pending);
         // Dropped without the lock.
         removed.is_some()
     }
@@ -191,18 +251,20 @@ impl<V: Send + 'static> CompletionQueue<V> {
     pub fn close(&self) {
         let Ok(inner) = self.0.get() else { return };
         lock(&inner.ready.noted).closed = true;
-        let ops = {
+        let slots = {
             let mut pending = lock(&inner.pending);
             pending.closed = true;
-            std::mem::take(&mut pending.ops)
+            pending.under_way = 0;
+            pending.free.clear();
+            std::mem::take(&mut pending.slots)
         };
-        drop(ops);
+        drop(slots);
     }
 
     /// How many operations are not answered yet.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.get().map_or(0, |inner| lock(&inner.pending).ops.len())
+        self.0.get().map_or(0, |inner| lock(&inner.pending).under_way)
     }
 
     /// Whether every operation was answered.
@@ -231,9 +293,9 @@ impl<V: Send + 'static> Inner<V> {
     fn late(&self) -> Option<Instant> {
         let mut pending = lock(&self.pending);
         let (now, mut next) = (Instant::now(), None);
-        for (tag, (op, _)) in &pending.ops {
-            match op.deadline() {
-                Some(deadline) if deadline <= now => self.ready.note(*tag),
+        for (at, slot) in pending.slots.iter().enumerate() {
+            match slot.op.as_ref().and_then(Op::deadline) {
+                Some(deadline) if deadline <= now => self.ready.note(at),
                 Some(deadline) => next = Some(next.map_or(deadline, |n: Instant| n.min(deadline))),
                 None => {}
             }
@@ -260,41 +322,42 @@ impl<V> fmt::Debug for CompletionQueue<V> {
 }
 
 impl Ready {
-    fn note(&self, tag: u64) {
+    fn note(&self, at: usize) {
         let mut noted = lock(&self.noted);
         if noted.closed {
             return;
         }
-        noted.tags.push(tag);
+        noted.slots.push(at);
         if !std::mem::replace(&mut noted.signalled, true) {
             drop(noted);
             self.host.wake();
         }
     }
 
-    fn take(&self, max: usize) -> (Vec<u64>, bool) {
+    fn take(&self, max: usize) -> (Vec<usize>, bool) {
         let mut noted = lock(&self.noted);
-        if noted.tags.len() > max {
-            let rest = noted.tags.split_off(max);
-            return (std::mem::replace(&mut noted.tags, rest), true);
+        if noted.slots.len() > max {
+            let rest = noted.slots.split_off(max);
+            return (std::mem::replace(&mut noted.slots, rest), true);
         }
         noted.signalled = false;
-        (std::mem::take(&mut noted.tags), false)
+        (std::mem::take(&mut noted.slots), false)
     }
 }
 
-struct TagWaker {
-    tag: u64,
+/// Notes a slot.
+struct SlotWaker {
+    at: usize,
     ready: Arc<Ready>,
 }
 
-impl Wake for TagWaker {
+impl Wake for SlotWaker {
     fn wake(self: Arc<Self>) {
-        self.ready.note(self.tag);
+        self.ready.note(self.at);
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.ready.note(self.tag);
+        self.ready.note(self.at);
     }
 }
 
@@ -383,6 +446,30 @@ mod tests {
         assert_eq!(queue.drain(8).expect("same process").outcomes, [(tag, Ok(10))]);
     }
 
+    #[test]
+    fn a_slot_is_used_again_and_a_tag_never() {
+        let queue = CompletionQueue::new(Counter::default());
+        let inner = queue.0.get().expect("same process");
+        let drained = || queue.drain(8).expect("same process").outcomes;
+        let first = queue.submit(Op::ready(Ok(1))).expect("open");
+        assert_eq!(drained(), [(first, Ok(1))]);
+        let (send, op) = waiting();
+        let second = queue.submit(op).expect("open");
+        assert_eq!(second, first + (1 << SLOT_BITS), "the same slot");
+        assert!(!queue.cancel(first) && queue.len() == 1);
+        // As a waker of the first one would, that somebody kept.
+        inner.ready.note(0);
+        assert!(drained().is_empty());
+        send.send(2).expect("it waits");
+        assert_eq!(drained(), [(second, Ok(2))]);
+        lock(&inner.pending).slots[0].uses = USES_MAX - 1;
+        let last = queue.submit(Op::ready(Ok(3))).expect("open");
+        assert!(last < 1 << 53, "a whole number of JavaScript");
+        assert_eq!(drained(), [(last, Ok(3))]);
+        assert_eq!(queue.submit(Op::ready(Ok(4))).expect("open"), 1, "that slot is given up");
+        assert!(!queue.cancel(u64::MAX));
+    }
+
     struct Bell(std::sync::mpsc::Sender<()>);
 
     impl HostWaker for Bell {
@@ -398,7 +485,7 @@ mod tests {
             true => Poll::Ready(Err(Error::deadline("test"))),
             false => Poll::Pending,
         });
-        Op::until(Some(deadline), future)
+        Op::here(future).due(deadline)
     }
 
     #[test]
@@ -434,5 +521,10 @@ mod tests {
         assert!(send.is_closed());
         assert_eq!(queue.submit(Op::ready(Ok(1))).expect_err("closed").code, ErrorCode::Closed);
         assert_eq!(counter.wakes(), 0);
+        // What was noted before.
+        let queue = CompletionQueue::new(counter);
+        queue.submit(Op::ready(Ok(1))).expect("open");
+        queue.close();
+        assert!(queue.drain(8).expect("same process").outcomes.is_empty() && queue.is_empty());
     }
 }
