@@ -117,6 +117,11 @@ impl Log {
         self.submit(timeout, |core| Ok(core.append(payload)))
     }
 
+    /// As [`append`](Self::append), of bytes that stay the host's: no allocation of their own.
+    pub fn append_slice(&self, payload: &[u8], timeout: Timeout) -> Op<u64> {
+        self.submit(timeout, |core| Ok(core.append_slice(payload)))
+    }
+
     /// Appends one batch, atomically and contiguously. Gives its first position.
     pub fn append_many(&self, payloads: Vec<Bytes>, timeout: Timeout) -> Op<u64> {
         self.submit(timeout, |core| Ok(core.append_many(payloads)))

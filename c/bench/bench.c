@@ -1,13 +1,13 @@
 /*
- * Measures the C library: one round of each figure, a line each, `NAME VALUE`, for `main.rs` to compare.
+ * Measures the C library, in turns with Rust: `main.rs` compares.
  *
- *     bench URL SECONDS
- *     bench URL one SECONDS
+ *     bench URL
  *     bench URL growth OPERATIONS
  *
- * Each figure takes SECONDS. Rates are entries of 100 bytes a second. `one` is the median in microseconds; it takes
- * its turns with `main.rs`, SECONDS each, one for each byte on standard input, and says when one is over. The
- * growth is that of the process over so many appends and as many entries read, after a tenth of it before, in bytes.
+ * The first takes a line `NAME SECONDS` from standard input, measures that figure for so long, answers with the
+ * figure on a line, and waits for the next. Rates are entries of 100 bytes a second; `one` is a median in
+ * microseconds. The growth is that of the process over so many appends and as many entries read, after a tenth of it
+ * before, in bytes.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <stdio.h>
@@ -41,22 +41,16 @@ static int rising(const void *a, const void *b) {
 }
 
 static double one(vlog_log log, double seconds) {
-  double *times = malloc(TIMES_MAX * sizeof *times);
+  static double times[TIMES_MAX];
   size_t count = 0;
-  while (getchar() != EOF) {
-    for (double start = now(), before = start; before - start < seconds && count < TIMES_MAX;) {
-      check(vlog_append(log, payload, PAYLOAD, NULL, NULL, &error));
-      const double after = now();
-      times[count++] = (after - before) * 1e6;
-      before = after;
-    }
-    puts("turn 0");
-    fflush(stdout);
+  for (double start = now(), before = start; before - start < seconds && count < TIMES_MAX;) {
+    check(vlog_append(log, payload, PAYLOAD, NULL, NULL, &error));
+    const double after = now();
+    times[count++] = (after - before) * 1e6;
+    before = after;
   }
   qsort(times, count, sizeof *times, rising);
-  const double median = times[count / 2];
-  free(times);
-  return median;
+  return times[count / 2];
 }
 
 static double pipelined(vlog_log log, double seconds) {
@@ -166,24 +160,39 @@ static void work(vlog_log log, size_t operations) {
   vlog_free(queue);
 }
 
+static const struct {
+  const char *name;
+  double (*measure)(vlog_log log, double seconds);
+} figures[] = {
+    {"one", one}, {"pipelined", pipelined}, {"pushed", pushed}, {"many", many}, {"subscribed", subscribed},
+};
+
+/* Gives the figure of that name. */
+static double measured(const char *name, vlog_log log, double seconds) {
+  for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) {
+    if (strcmp(figures[i].name, name) == 0) return figures[i].measure(log, seconds);
+  }
+  fprintf(stderr, "bench: there is no figure `%s`\n", name);
+  exit(2);
+}
+
 int main(int argc, char **argv) {
   vlog_log log;
-  if (argc < 3) return 2;
+  if (argc < 2) return 2;
   check(vlog_open(argv[1], NULL, NULL, &log, &error));
   if (argc == 4 && strcmp(argv[2], "growth") == 0) {
     const size_t operations = strtoull(argv[3], NULL, 10);
     work(log, operations / 10);
     const double before = held_most();
     work(log, operations);
-    printf("growth %f\n", held_most() - before);
-  } else if (argc == 4 && strcmp(argv[2], "one") == 0) {
-    printf("one %f\n", one(log, atof(argv[3])));
+    printf("%f\n", held_most() - before);
   } else {
-    const double seconds = atof(argv[2]);
-    printf("pipelined %f\n", pipelined(log, seconds));
-    printf("pushed %f\n", pushed(log, seconds));
-    printf("many %f\n", many(log, seconds));
-    printf("subscribed %f\n", subscribed(log, seconds));
+    char name[16];
+    double seconds;
+    while (scanf("%15s %lf", name, &seconds) == 2) {
+      printf("%f\n", measured(name, log, seconds));
+      fflush(stdout);
+    }
   }
   check(vlog_close(log, NULL, &error));
   vlog_free(log);

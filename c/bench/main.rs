@@ -1,18 +1,18 @@
-//! Measures the C library beside Rust, in the same run: medians of interleaved rounds.
+//! Measures the C library beside Rust, in turns.
 //!
-//!     cargo bench -p virtuallog-c [-- ROUNDS [SECONDS]]
+//!     cargo bench -p virtuallog-c [-- TURNS [SECONDS]]
 //!
 //! Over the embedded log and over a cluster of three processes. One JSON object a line, one line a figure,
-//! with its bar where it has one; exit status 1 when one is missed. Each figure takes SECONDS (default 1) of
-//! each of ROUNDS (default 5), in Rust, here, and in C, by `bench.c`; one awaited append in short turns of
-//! both, since a disk is now faster, now slower. The logs lie under the target folder,
-//! on the disk that is built on. The command line has to be built before: `cargo build --release -p
-//! virtuallog-server`.
+//! with its bar where it has one; exit status 1 when one is missed. Of each figure Rust, here, and C, by
+//! `bench.c`, take TURNS turns (default 9) of SECONDS (default 1) each, and each begins every second time:
+//! the disk and the machine are now faster, now slower, so what counts is the median of what two neighbouring
+//! turns are to each other. The logs lie under the target folder, on the disk that is built on. The command
+//! line has to be built before: `cargo build --release -p virtuallog-server`.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::io::{BufRead, BufReader, Write};
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -25,111 +25,122 @@ const IN_FLIGHT: usize = 1024;
 const BARS: &[(&str, f64)] =
     &[("one", 5.0), ("pipelined", 0.8), ("pushed", 0.8), ("many", 0.9), ("subscribed", 0.9)];
 
-/// Turns of one awaited append in a round.
-const TURNS: u32 = 10;
-
 const OPERATIONS: usize = 1_000_000;
 const GROWTH_BYTES_MAX: f64 = 32e6;
 
-type Figures = BTreeMap<String, f64>;
-
-/// One round of each figure in Rust, as `bench.c` has it.
-async fn rust(url: &str, seconds: Duration) -> virtuallog::Result<Figures> {
-    let log = VirtualLog::open(url).await?;
+/// A turn of a figure in Rust, as `bench.c` has it.
+async fn rust(name: &str, log: &VirtualLog, seconds: Duration) -> virtuallog::Result<f64> {
     let payload = Bytes::from(vec![0; PAYLOAD]);
-    let mut figures = Figures::new();
-
-    let (mut under_way, mut count, start) = (VecDeque::new(), 0, Instant::now());
-    while start.elapsed() < seconds || !under_way.is_empty() {
-        while start.elapsed() < seconds && under_way.len() < IN_FLIGHT {
-            under_way.push_back(log.append(Bytes::copy_from_slice(&payload)));
+    let start = Instant::now();
+    let mut count = 0;
+    match name {
+        "one" => {
+            let mut times = Vec::new();
+            while start.elapsed() < seconds {
+                let before = Instant::now();
+                tokio::task::block_in_place(|| log.append_blocking(payload.clone(), None))?;
+                times.push(before.elapsed().as_secs_f64() * 1e6);
+            }
+            return Ok(median(&mut times));
         }
-        if let Some(append) = under_way.pop_front() {
-            append.await?;
-            count += 1;
+        // Rust has one form of what are two in C.
+        "pipelined" | "pushed" => {
+            let mut under_way = VecDeque::new();
+            while start.elapsed() < seconds || !under_way.is_empty() {
+                while start.elapsed() < seconds && under_way.len() < IN_FLIGHT {
+                    under_way.push_back(log.append(Bytes::copy_from_slice(&payload)));
+                }
+                if let Some(append) = under_way.pop_front() {
+                    append.await?;
+                    count += 1;
+                }
+            }
         }
-    }
-    let pipelined = f64::from(count) / start.elapsed().as_secs_f64();
-    figures.insert("pipelined".into(), pipelined);
-    // Rust has no other form of it.
-    figures.insert("pushed".into(), pipelined);
-
-    let (mut count, start) = (0, Instant::now());
-    while start.elapsed() < seconds {
-        let batch = vec![payload.clone(); BATCH];
-        log.append_many(batch).await?;
-        count += BATCH;
-    }
-    figures.insert("many".into(), count as f64 / start.elapsed().as_secs_f64());
-
-    let tail = log.check_tail().await?.position;
-    let (mut count, start) = (0, Instant::now());
-    while start.elapsed() < seconds {
-        let mut reader = log.subscribe(Start::First).await?;
-        while reader.position() < tail && start.elapsed() < seconds {
-            let batch = reader.next_batch(1024).await?;
-            count += batch.iter().filter(|entry| entry.payload.len() == PAYLOAD).count();
+        "many" => {
+            while start.elapsed() < seconds {
+                log.append_many(vec![payload.clone(); BATCH]).await?;
+                count += BATCH;
+            }
         }
+        "subscribed" => {
+            let tail = log.check_tail().await?.position;
+            while start.elapsed() < seconds {
+                let mut reader = log.subscribe(Start::First).await?;
+                while reader.position() < tail && start.elapsed() < seconds {
+                    let batch = reader.next_batch(1024).await?;
+                    count += batch.iter().filter(|entry| entry.payload.len() == PAYLOAD).count();
+                }
+            }
+        }
+        other => unreachable!("`{other}` is no figure"),
     }
-    figures.insert("subscribed".into(), count as f64 / start.elapsed().as_secs_f64());
-    log.close().await?;
-    Ok(figures)
+    Ok(count as f64 / start.elapsed().as_secs_f64())
 }
 
-/// One awaited append in turns: the medians in Rust and in C, in microseconds.
-async fn one(
+/// The C program with a log of its own.
+struct InC {
+    process: Child,
+    say: ChildStdin,
+    answers: Lines<BufReader<ChildStdout>>,
+}
+
+impl InC {
+    fn start(program: &Path, url: &str) -> InC {
+        let mut process = Command::new(program)
+            .arg(url)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let say = process.stdin.take().expect("it was piped");
+        let answers = BufReader::new(process.stdout.take().expect("it was piped")).lines();
+        InC { process, say, answers }
+    }
+
+    /// A turn of a figure.
+    fn turn(&mut self, name: &str, seconds: Duration) -> f64 {
+        writeln!(self.say, "{name} {}", seconds.as_secs_f64()).expect("it listens");
+        let answer = self.answers.next().expect("it answers").expect("text");
+        answer.parse().expect("a number")
+    }
+
+    fn end(mut self) {
+        drop(self.say);
+        assert!(self.process.wait().expect("it was started").success());
+    }
+}
+
+/// All turns of each figure, as pairs of Rust's and C's.
+async fn turns(
+    urls: [String; 2],
     program: &Path,
-    urls: (&str, &str),
+    count: usize,
     seconds: Duration,
-) -> virtuallog::Result<(f64, f64)> {
-    let payload = Bytes::from(vec![0; PAYLOAD]);
-    let turn = (seconds / TURNS).as_secs_f64();
-    let log = VirtualLog::open(urls.0).await?;
-    let mut c = Command::new(program)
-        .args([urls.1, "one", &turn.to_string()])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("it starts");
-    let mut lines = BufReader::new(c.stdout.take().expect("it was piped")).lines();
-    let mut say = c.stdin.take().expect("it was piped");
-    let mut times = Vec::new();
-    for _ in 0..TURNS {
-        let start = Instant::now();
-        while start.elapsed().as_secs_f64() < turn {
-            let before = Instant::now();
-            let appended = || log.append_blocking(payload.clone(), None).expect("it appends");
-            tokio::task::block_in_place(appended);
-            times.push(before.elapsed());
+) -> virtuallog::Result<Vec<Vec<(f64, f64)>>> {
+    let log = VirtualLog::open(&urls[0]).await?;
+    let mut c = InC::start(program, &urls[1]);
+    let mut all = Vec::new();
+    for (name, _) in BARS {
+        let mut pairs = Vec::new();
+        for turn in 0..count {
+            let early = (turn % 2 == 1).then(|| c.turn(name, seconds));
+            let in_rust = rust(name, &log, seconds).await?;
+            pairs.push((in_rust, early.unwrap_or_else(|| c.turn(name, seconds))));
         }
-        tokio::task::block_in_place(|| {
-            say.write_all(b".").and_then(|()| say.flush()).expect("it listens");
-            lines.next().expect("it says when its turn is over").expect("text");
-        });
+        all.push(pairs);
     }
-    drop(say);
-    let last = lines.next().expect("a figure").expect("text");
-    c.wait().expect("it ends");
-    times.sort();
-    let median = times[times.len() / 2].as_secs_f64() * 1e6;
+    c.end();
     log.close().await?;
-    Ok((median, last.split_once(' ').expect("a name and a value").1.parse().expect("a number")))
+    Ok(all)
 }
 
-fn c(program: &Path, url: &str, seconds: Duration) -> Figures {
-    run(program, &[url, &seconds.as_secs_f64().to_string()])
-}
-
-fn run(program: &Path, arguments: &[&str]) -> Figures {
+/// By how many bytes the C program grows.
+fn growth(program: &Path, url: &str) -> f64 {
+    let arguments = [url, "growth", &OPERATIONS.to_string()];
     let run = Command::new(program).args(arguments).stderr(Stdio::inherit()).output();
     let run = run.expect("it starts");
     assert!(run.status.success(), "{}", run.status);
-    let said = String::from_utf8(run.stdout).expect("it is text");
-    let figure = |line: &str| {
-        let (name, value) = line.split_once(' ').expect("a name and a value");
-        (name.to_owned(), value.parse().expect("a number"))
-    };
-    said.lines().map(figure).collect()
+    String::from_utf8(run.stdout).expect("it is text").trim().parse().expect("a number")
 }
 
 /// The C program, built beside this one.
@@ -195,16 +206,21 @@ fn median(values: &mut [f64]) -> f64 {
 }
 
 /// Prints the figures of one store; false where a bar is missed.
-fn report(place: &str, rounds: &[(Figures, Figures)]) -> bool {
+fn report(place: &str, figures: &[Vec<(f64, f64)>]) -> bool {
     let mut held = true;
-    for (name, bar) in BARS {
-        let of = |pick: fn(&(Figures, Figures)) -> &Figures| {
-            median(&mut rounds.iter().map(|round| pick(round)[*name]).collect::<Vec<_>>())
-        };
-        let (rust, c) = (of(|round| &round.0), of(|round| &round.1));
+    for ((name, bar), pairs) in BARS.iter().zip(figures) {
+        let of =
+            |pick: fn(&(f64, f64)) -> f64| median(&mut pairs.iter().map(pick).collect::<Vec<_>>());
+        let (rust, c) = (of(|pair| pair.0), of(|pair| pair.1));
         let (figure, unit, holds) = match *name {
-            "one" => (c - rust, "us over Rust at p50", c - rust <= *bar),
-            _ => (c / rust, "of Rust's", c / rust >= *bar),
+            "one" => {
+                let more = of(|(rust, c)| c - rust);
+                (more, "us over Rust at p50", more <= *bar)
+            }
+            _ => {
+                let share = of(|(rust, c)| c / rust);
+                (share, "of Rust's", share >= *bar)
+            }
         };
         held &= holds;
         println!(
@@ -218,7 +234,7 @@ fn report(place: &str, rounds: &[(Figures, Figures)]) -> bool {
 fn main() -> ExitCode {
     let numbers = std::env::args().skip(1).filter_map(|argument| argument.parse::<f64>().ok());
     let numbers: Vec<f64> = numbers.collect();
-    let rounds = numbers.first().map_or(5, |rounds| *rounds as usize);
+    let count = numbers.first().map_or(9, |count| *count as usize);
     let seconds = Duration::from_secs_f64(numbers.get(1).copied().unwrap_or(1.0));
     let here = std::env::current_exe().expect("it has a path");
     let deps = here.parent().expect("it is in a folder");
@@ -230,36 +246,18 @@ fn main() -> ExitCode {
 
     let cluster = Cluster::start(target, &folder.path().join("cluster"));
     let mut held = true;
-    for (place, store) in [
-        ("embedded", format!("file:{}/", folder.path().display())),
-        ("cluster", cluster.url.clone()),
+    // A store each where it is a directory, and a log each: nobody reads more than it wrote.
+    let (dir, nodes) = (folder.path().display(), &cluster.url);
+    for (place, urls) in [
+        ("embedded", ["rust", "c"].map(|side| format!("file:{dir}/{side}/log"))),
+        ("cluster", ["rust", "c"].map(|side| format!("{nodes}{side}"))),
     ] {
-        let mut figures = Vec::new();
-        for round in 0..rounds {
-            // A store each where it is a directory, and a log each: nobody reads more than it wrote.
-            let inner = |side: &str| match place {
-                "embedded" => format!("{store}{side}/log-{round}"),
-                _ => format!("{store}{side}-{round}"),
-            };
-            let (url, program_too) = (inner("rust"), program.clone());
-            let alone = (format!("{url}-one"), format!("{}-one", inner("c")));
-            let in_rust = runtime.block_on(async {
-                let work = async move {
-                    let one = one(&program_too, (&alone.0, &alone.1), seconds).await?;
-                    Ok::<_, virtuallog::Error>((one, rust(&url, seconds).await?))
-                };
-                tokio::spawn(work).await
-            });
-            let (one, mut in_rust) = in_rust.expect("it does not panic").expect("it appends");
-            let mut in_c = c(&program, &inner("c"), seconds);
-            in_rust.insert("one".into(), one.0);
-            in_c.insert("one".into(), one.1);
-            figures.push((in_rust, in_c));
-        }
-        held &= report(place, &figures);
+        let program = program.clone();
+        let work = async move { turns(urls, &program, count, seconds).await };
+        let figures = runtime.block_on(async { tokio::spawn(work).await });
+        held &= report(place, &figures.expect("it does not panic").expect("it appends"));
     }
-    let url = format!("file:{}/growth/log", folder.path().display());
-    let grown = run(&program, &[&url, "growth", &OPERATIONS.to_string()])["growth"];
+    let grown = growth(&program, &format!("file:{dir}/growth/log"));
     let holds = grown <= GROWTH_BYTES_MAX;
     held &= holds;
     println!(

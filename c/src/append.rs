@@ -3,6 +3,7 @@
 //! An append that waits runs on the caller's thread, which writes and syncs itself where that saves a
 //! hand-over.
 
+use bytes::Bytes;
 use virtuallog_bindings as facade;
 use virtuallog_bindings::Op;
 
@@ -38,12 +39,12 @@ pub unsafe extern "C" fn vlog_append(
 ) -> vlog_status {
     let body = || {
         // SAFETY: the caller's word, here and below.
-        let (call, payload) = unsafe { (Call::read(call)?, given::bytes(data, len)?) };
+        let (call, payload) = unsafe { (Call::read(call)?, given::slice(data, len, "data")?) };
         let log = self::log(log)?;
         if !call.waits() {
-            return unsafe { settle(&call, log.append(payload, call.timeout), position) };
+            return unsafe { settle(&call, log.append_slice(payload, call.timeout), position) };
         }
-        let at = log.append_blocking(payload, call.timeout)?;
+        let at = log.append_blocking(Bytes::copy_from_slice(payload), call.timeout)?;
         unsafe { Out::new(position).write(at) };
         Ok(())
     };

@@ -105,7 +105,7 @@ impl Sent {
 
 #[derive(Debug)]
 struct Waiting {
-    payloads: Payloads,
+    payloads: Payloads<'static>,
     weight: usize,
     ticket: Arc<Ticket>,
     since: Instant,
@@ -180,7 +180,7 @@ impl Appender {
     pub(crate) fn submit(
         &self,
         log: &Arc<Log>,
-        payloads: Payloads,
+        payloads: Payloads<'_>,
         full: WhenFull,
     ) -> Result<Append> {
         log.check_writable()?;
@@ -204,7 +204,7 @@ impl Appender {
 
     /// As [`submit`](Self::submit), for a caller that lends its thread: when nothing is under way
     /// the loglet may write and sync on it.
-    pub(crate) fn submit_here(&self, log: &Arc<Log>, payloads: Payloads) -> Result<Append> {
+    pub(crate) fn submit_here(&self, log: &Arc<Log>, payloads: Payloads<'_>) -> Result<Append> {
         log.check_writable()?;
         let weight = payloads.check(&log.options)?;
         let mut state = self.state();
@@ -460,7 +460,7 @@ impl State {
         self.waiting.is_empty() && fits
     }
 
-    fn admit(&mut self, log: &Log, payloads: &Payloads, weight: usize) -> Append {
+    fn admit(&mut self, log: &Log, payloads: &Payloads<'_>, weight: usize) -> Append {
         match payloads {
             Payloads::One(payload) => {
                 let index = self.push_to_open(log, payload, weight);
@@ -517,7 +517,7 @@ impl State {
         }
     }
 
-    fn wait(&mut self, payloads: Payloads, weight: usize, full: WhenFull) -> Result<Append> {
+    fn wait(&mut self, payloads: Payloads<'_>, weight: usize, full: WhenFull) -> Result<Append> {
         if full == WhenFull::Refuse {
             let message = "the window of appends in flight is full: await some of them, \
                            or open the log with a larger `in_flight_bytes_max`";
@@ -526,6 +526,7 @@ impl State {
         let ticket = Arc::new(Ticket::waiting());
         let append = Append::of(ticket.clone(), 0);
         let since = Instant::now();
+        let payloads = payloads.into_owned();
         self.waiting.push_back(Waiting { payloads, weight, ticket, since });
         Ok(append)
     }

@@ -1,5 +1,6 @@
 //! What is submitted: checked against its limits, then collected into what goes out as one batch.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,15 +17,33 @@ use crate::token::Token;
 pub(crate) const ENTRY_WEIGHT: usize = 64;
 
 /// What one call submits.
-#[derive(Clone, Debug)]
-pub(crate) enum Payloads {
+#[derive(Debug)]
+pub(crate) enum Payloads<'a> {
     /// An entry, which may share its batch with others.
-    One(Bytes),
+    One(Payload<'a>),
     /// A batch of its own: atomic and contiguous.
     Together(Vec<Bytes>),
 }
 
-impl Payloads {
+/// An entry's bytes. Those that are lent are copied once, into the batch, where there is room at once.
+#[derive(Debug)]
+pub(crate) enum Payload<'a> {
+    Kept(Bytes),
+    Lent(&'a [u8]),
+}
+
+impl Deref for Payload<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Payload::Kept(bytes) => bytes,
+            Payload::Lent(bytes) => bytes,
+        }
+    }
+}
+
+impl Payloads<'_> {
     /// What it counts in the window, if it keeps within the limits.
     pub(crate) fn check(&self, options: &Options) -> Result<usize> {
         match self {
@@ -35,9 +54,18 @@ impl Payloads {
             Payloads::Together(payloads) => check_batch(options, payloads),
         }
     }
+
+    /// The same, to be kept.
+    pub(crate) fn into_owned(self) -> Payloads<'static> {
+        Payloads::One(Payload::Kept(match self {
+            Payloads::Together(payloads) => return Payloads::Together(payloads),
+            Payloads::One(Payload::Kept(bytes)) => bytes,
+            Payloads::One(Payload::Lent(bytes)) => Bytes::copy_from_slice(bytes),
+        }))
+    }
 }
 
-fn check_entry(options: &Options, payload: &Bytes) -> Result<()> {
+fn check_entry(options: &Options, payload: &[u8]) -> Result<()> {
     let max = options.entry_bytes_max;
     if payload.len() <= max {
         return Ok(());

@@ -18,7 +18,7 @@ use crate::entry::{Appended, Entry, Plan, Start, TrimLimit, Trimmed, VerifyRepor
 use crate::env::planted;
 use crate::error::{Error, ErrorCode, Result};
 use crate::log::Log;
-use crate::parcel::Payloads;
+use crate::parcel::{Payload, Payloads};
 use crate::reader::{Reader, check_range};
 use crate::store::Builder;
 use crate::ticket::Append;
@@ -86,7 +86,18 @@ impl VirtualLog {
     /// By the future: `TOO_LARGE`, `SEALED`, `CLOSED`, `DISK_FULL`, `DEADLINE`, `UNAVAILABLE`; see
     /// [`Error::is_in_doubt`] for whether the entry may be in the log all the same.
     pub fn append(&self, payload: impl Into<Bytes>) -> Append {
-        let payload = Payloads::One(payload.into());
+        let payload = Payloads::One(Payload::Kept(payload.into()));
+        let append = self.log.appender.submit(&self.log, payload, WhenFull::Wait);
+        append.unwrap_or_else(Append::failed)
+    }
+
+    /// As [`append`](Self::append), of bytes that stay the caller's: they are copied straight into the
+    /// batch, without an allocation of their own.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub fn append_slice(&self, payload: &[u8]) -> Append {
+        let payload = Payloads::One(Payload::Lent(payload));
         let append = self.log.appender.submit(&self.log, payload, WhenFull::Wait);
         append.unwrap_or_else(Append::failed)
     }
@@ -107,7 +118,11 @@ impl VirtualLog {
     /// # Errors
     /// At the call: `BUSY` when the window is full, and all that is known before sending.
     pub fn append_nowait(&self, payload: impl Into<Bytes>) -> Result<Append> {
-        self.log.appender.submit(&self.log, Payloads::One(payload.into()), WhenFull::Refuse)
+        self.log.appender.submit(
+            &self.log,
+            Payloads::One(Payload::Kept(payload.into())),
+            WhenFull::Refuse,
+        )
     }
 
     /// Appends everything that `payloads` gives, pipelined, taking no more from it than there is
@@ -159,7 +174,7 @@ impl VirtualLog {
         payload: impl Into<Bytes>,
         timeout: Option<Duration>,
     ) -> Result<LogPos> {
-        let payload = Payloads::One(payload.into());
+        let payload = Payloads::One(Payload::Kept(payload.into()));
         wait(self.log.appender.submit_here(&self.log, payload)?, timeout)
     }
 
