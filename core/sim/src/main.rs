@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use virtuallog::testing::sim::{self, MISTAKES, Mistake, Options, Report};
 
-/// Seeds that found mistakes, one a line, with what each found behind it.
+/// Seeds that found mistakes, one a line, with what each found behind it: `SEED`, or `SEED/FAULTS` where
+/// that took so many seconds of faults.
 const REGRESSIONS: &str = include_str!("../../src/testing/sim/regressions.txt");
 /// For each planted mistake a seed that finds it, and by which invariant.
 const PLANTED: &str = include_str!("../../src/testing/sim/planted.txt");
@@ -69,12 +70,14 @@ fn main() -> ExitCode {
         "one" => one(&asked, trace),
         "twice" => twice(&asked),
         "regressions" => {
-            let seeds = REGRESSIONS.lines().filter_map(|line| line.split(' ').next()?.parse().ok());
-            many(&asked, seeds.collect(), false)
+            many(&asked, REGRESSIONS.lines().map(|line| old(&asked, line)).collect(), false)
         }
         "planted" => planted(&asked),
         "check planted" => check_planted(&asked),
-        _ => many(&asked, (asked.start..asked.start + asked.seeds).collect(), floors),
+        _ => {
+            let seeds = asked.start..asked.start + asked.seeds;
+            many(&asked, seeds.map(|seed| options(&asked, seed)).collect(), floors)
+        }
     };
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -90,18 +93,28 @@ fn options(asked: &Asked, seed: u64) -> Options {
     Options { seed, faults: asked.faults, calm: asked.calm, mistake: None, shown: false }
 }
 
-fn tell(report: &Report) {
+/// What a line of [`REGRESSIONS`] says.
+fn old(asked: &Asked, line: &str) -> Options {
+    let word = line.split(' ').next().unwrap_or_default();
+    let (seed, faults) = word.split_once('/').unwrap_or((word, ""));
+    let seed = seed.parse().expect("a line begins with a seed");
+    let faults = faults.parse().map_or(asked.faults, Duration::from_secs);
+    Options { faults, ..options(asked, seed) }
+}
+
+fn tell(job: &Options, report: &Report) {
     println!("seed {} of commit {}: {}", report.seed, commit(), report.plan);
     for broken in &report.broken {
         println!("  broken: {broken}");
     }
-    println!("  replay it: make sim SEED={}", report.seed);
+    println!("  replay it: make sim SEED={} FAULTS={}", report.seed, job.faults.as_secs());
 }
 
 fn one(asked: &Asked, shown: bool) -> bool {
     let begun = Instant::now();
-    let report = sim::run(&Options { shown, ..options(asked, asked.start) });
-    tell(&report);
+    let job = Options { shown, ..options(asked, asked.start) };
+    let report = sim::run(&job);
+    tell(&job, &report);
     println!("{:#?}", report.counters);
     let (simulated, real) = (report.simulated.as_secs_f64(), begun.elapsed().as_secs_f64());
     println!(
@@ -127,12 +140,11 @@ fn all(asked: &Asked, jobs: &[Options], each: impl Fn(&Options, Report) + Sync) 
     });
 }
 
-fn many(asked: &Asked, seeds: Vec<u64>, floors: bool) -> bool {
+fn many(asked: &Asked, jobs: Vec<Options>, floors: bool) -> bool {
     let begun = Instant::now();
-    let jobs: Vec<Options> = seeds.iter().map(|seed| options(asked, *seed)).collect();
     let counters: Mutex<BTreeMap<&'static str, u64>> = Mutex::default();
     let (failed, simulated) = (AtomicU64::new(0), AtomicU64::new(0));
-    all(asked, &jobs, |_, report| {
+    all(asked, &jobs, |job, report| {
         let mut counters = counters.lock().expect("no panic under this lock");
         for (name, count) in &report.counters {
             *counters.entry(name).or_default() += count;
@@ -140,12 +152,12 @@ fn many(asked: &Asked, seeds: Vec<u64>, floors: bool) -> bool {
         simulated.fetch_add(report.simulated.as_secs(), Ordering::Relaxed);
         if !report.broken.is_empty() {
             failed.fetch_add(1, Ordering::Relaxed);
-            tell(&report);
+            tell(job, &report);
         }
     });
     let counters = counters.into_inner().expect("no panic under this lock");
     let missed: Vec<&str> = match floors {
-        true => sim::floors(seeds.len() as u64)
+        true => sim::floors(jobs.len() as u64)
             .filter(|(name, least)| counters.get(name).copied().unwrap_or(0) < *least)
             .map(|(name, _)| name)
             .collect(),
@@ -161,11 +173,11 @@ fn many(asked: &Asked, seeds: Vec<u64>, floors: bool) -> bool {
         "{{\"commit\":\"{}\",\"seeds\":{},\"start\":{},\"failed\":{failed},\"simulated_s\":{simulated},\
          \"real_s\":{real:.1},{}}}",
         commit(),
-        seeds.len(),
+        jobs.len(),
         asked.start,
         counted.join(",")
     );
-    println!("test result: {} passed; {failed} failed", seeds.len() as u64 - failed);
+    println!("test result: {} passed; {failed} failed", jobs.len() as u64 - failed);
     failed == 0 && missed.is_empty()
 }
 

@@ -214,10 +214,21 @@ impl LogServer {
         }));
     }
 
+    /// Of a loglet that is here and nowhere else.
     pub(crate) fn trim(&self, id: LogletId, keep_from: LogletPos, answer: Answer) {
-        let reply =
-            |kept: LogletPos| Reply::LocalTail(LocalTail { trim: kept.0, ..LocalTail::default() });
-        self.storage.trim(id, keep_from, Self::done(answer, reply));
+        self.storage.trim(id, keep_from, Self::kept(answer));
+    }
+
+    /// Of a loglet of which this is one copy. Whoever asks knows that it reaches up to `keep_from`, and
+    /// counts on it that this server says so from now on, however little it has.
+    pub(crate) fn trim_beyond(&self, id: LogletId, keep_from: LogletPos, answer: Answer) {
+        self.storage.trim_beyond(id, keep_from, Self::kept(answer));
+    }
+
+    fn kept(answer: Answer) -> Done {
+        Self::done(answer, |kept| {
+            Reply::LocalTail(LocalTail { trim: kept.0, ..LocalTail::default() })
+        })
     }
 
     /// Makes a loglet; `then` gets the answer's place once it is durable.

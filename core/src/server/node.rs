@@ -326,7 +326,7 @@ impl Node {
             }
             Request::Trim(trim) => {
                 let (id, keep_from) = (trim.loglet.into(), LogletPos(trim.keep_from));
-                self.log_server.trim(id, keep_from, answer);
+                self.log_server.trim_beyond(id, keep_from, answer);
             }
             Request::Create(create) => self.create(create, answer),
             Request::Retire(retire) if retire.live.len() > LIVE_MAX => {

@@ -57,6 +57,8 @@ pub(crate) enum Request {
     Trim {
         id: LogletId,
         keep_from: LogletPos,
+        /// Also beyond what is here.
+        beyond: bool,
         done: Reply,
     },
     Retire {

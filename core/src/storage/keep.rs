@@ -445,12 +445,13 @@ impl Inner {
             id,
             state: &state,
         };
-        let (extent, offset) = source.find(state.trim)?;
+        // What comes to trimmed positions beyond the tail lies behind it in the file.
+        let kept = state.trim.min(state.tail);
+        let (extent, offset) = source.find(kept)?;
         let dead = offset - extent.start;
         if dead > extent.len - offset && offset / PAGE > extent.start / PAGE {
             // Durable before the hole is: who reads the file has to know where its batches start.
-            let request =
-                Request::Start { id, file: extent.base, start: offset, position: state.trim };
+            let request = Request::Start { id, file: extent.base, start: offset, position: kept };
             let mut queue = self.queue();
             if self.options.background && !queue.stop {
                 drop(queue);

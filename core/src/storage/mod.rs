@@ -314,7 +314,13 @@ impl Storage {
 
     /// Gives up what lies below `keep_from`, at most up to the tail.
     pub fn trim(&self, id: LogletId, keep_from: LogletPos, done: Done) {
-        self.submit(Request::Trim { id, keep_from, done: Reply::new(done) });
+        self.submit(Request::Trim { id, keep_from, beyond: false, done: Reply::new(done) });
+    }
+
+    /// As [`trim`](Self::trim), also beyond the tail: for a copy that has not got all of a loglet which
+    /// is known to reach that far. What comes to those positions later is taken, and is trimmed.
+    pub fn trim_beyond(&self, id: LogletId, keep_from: LogletPos, done: Done) {
+        self.submit(Request::Trim { id, keep_from, beyond: true, done: Reply::new(done) });
     }
 
     /// Deletes every loglet of `log` below segment `bound` that is not in `live`, and refuses for

@@ -144,7 +144,9 @@ impl Inner {
             }
             Request::Create { id, base, done } => (done, self.stage_create(block, id, base)),
             Request::Seal { id, done } => (done, self.stage_seal(block, id)),
-            Request::Trim { id, keep_from, done } => (done, self.stage_trim(block, id, keep_from)),
+            Request::Trim { id, keep_from, beyond, done } => {
+                (done, self.stage_trim(block, id, keep_from, beyond))
+            }
             Request::Retire { log, live, bound, done } => {
                 (done, Ok(self.stage_retire(block, log, live, bound)))
             }
@@ -304,10 +306,14 @@ impl Inner {
         block: &mut Block,
         id: LogletId,
         keep_from: LogletPos,
+        beyond: bool,
     ) -> Result<Answer, StorageError> {
         let staged = self.staged(&mut block.touched, id)?;
-        // What this block appends nobody was told of yet, and it may still be refused.
-        let keep_from = keep_from.min(staged.before.tail);
+        let keep_from = match beyond {
+            true => keep_from.min(LogletPos(COUNTER_MAX)),
+            // What this block appends nobody was told of yet, and it may still be refused.
+            false => keep_from.min(staged.before.tail),
+        };
         if keep_from > staged.after.trim {
             staged.after.trim = keep_from;
             staged.trimmed = true;

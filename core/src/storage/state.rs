@@ -35,8 +35,9 @@ impl Extent {
 
 /// A loglet at one moment.
 ///
-/// Invariants: extents have ascending bases, the last one takes appends; `base <= trim <= tail`;
-/// `DATA_START <= start <= len` in each extent.
+/// Invariants: extents have ascending bases, the last one takes appends; `base <= tail`, `base <= trim`,
+/// and a trim beyond the tail is of what this copy has not got; `DATA_START <= start <= len` in each
+/// extent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LogletState {
     /// The first position that the loglet could ever hold.
@@ -100,7 +101,7 @@ impl LogletState {
 
     /// Gives up what lies below `keep_from`; returns the bases of the files that hold nothing else.
     pub(crate) fn trim_to(&mut self, keep_from: LogletPos) -> Vec<LogletPos> {
-        self.trim = self.trim.max(keep_from.min(self.tail));
+        self.trim = self.trim.max(keep_from);
         let trim = self.trim;
         let mut next = self.active.base;
         let mut dead = 0;
@@ -136,7 +137,7 @@ impl LogletState {
         ascending
             && self.extents().all(|e| DATA_START <= e.start && e.start <= e.len)
             && self.base <= self.trim
-            && self.trim <= self.tail
+            && self.base <= self.tail
             && self.active.base <= self.tail
     }
 }

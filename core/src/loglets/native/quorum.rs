@@ -506,19 +506,26 @@ impl Quorum {
         }
     }
 
-    /// Gives up what lies below, on a majority. One that was away learns it later.
+    /// Gives up what lies below, at most up to the tail, on a majority. One that was away learns it
+    /// later. Members note a trim beyond what they have: if one that lacks entries only went as far as
+    /// it has them, it would be of no majority that remembers the trim.
     pub(super) async fn trim(&self, keep_from: LogletPos) -> Result<LogletPos, LogletError> {
+        let keep_from = match keep_from.0 <= self.known_tail.load(Ordering::Acquire) {
+            true => keep_from,
+            false => keep_from.min(self.check_tail().await?.position),
+        };
         let trim = Trim { loglet: self.id.into(), keep_from: keep_from.0 };
-        patient(|| self.majority_of(|_| Request::Trim(trim.clone()))).await
+        patient(|| self.majority_of(keep_from, |_| Request::Trim(trim.clone()))).await
     }
 
     pub(super) async fn trim_point(&self) -> Result<LogletPos, LogletError> {
-        patient(|| self.majority_of(|_| Request::GetTail(self.loglet()))).await
+        patient(|| self.majority_of(LogletPos(0), |_| Request::GetTail(self.loglet()))).await
     }
 
-    /// The highest trim point that a majority answers with.
+    /// The highest trim point that a majority answers with, of those who know `least`.
     async fn majority_of(
         &self,
+        least: LogletPos,
         request: impl Fn(usize) -> Request,
     ) -> Result<LogletPos, LogletError> {
         let mut asked = self.all(request);
@@ -526,7 +533,7 @@ impl Quorum {
         while let Some((_, outcome)) = asked.next().await {
             match outcome {
                 Ok(tail) => {
-                    answers += 1;
+                    answers += usize::from(tail.trim >= least.0);
                     trim = trim.max(tail.trim);
                 }
                 Err(LogletError::Unknown(_)) => unknown += 1,
