@@ -2,9 +2,9 @@
 //!
 //! Members of the loglet that it follows stay, as long as they are well; the sequencer goes to the
 //! node that asks, if that can be, else to the one that sequences least. Zones are spread over as
-//! far as there are some. With fewer live nodes than asked for, a loglet that follows another keeps the
-//! seat of a node that is silent or being drained, because fewer replicas would be worse than a late
-//! one; it only never sequences.
+//! far as there are some. With fewer live nodes than asked for, a seat goes to a silent node, or stays with
+//! one that is being drained, because no log and fewer replicas would both be worse than a late one; it
+//! only never sequences.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -59,6 +59,8 @@ pub(crate) fn place(
         after.is_some_and(|after| after.member_ids().any(|member| member == node.member))
     };
     let well = |node: &Candidate| node.alive && !node.draining;
+    // A new log is as good a reason to wait for a node as one that has a seat there.
+    let waits = |node: &Candidate| stays(node) || (after.is_none() && !node.draining);
     let mut chosen: Vec<&Candidate> = Vec::new();
     let mut zones: BTreeMap<&str, usize> = BTreeMap::new();
     while chosen.len() < wanted {
@@ -70,7 +72,7 @@ pub(crate) fn place(
             (!well(node), !node.alive, zone, !is_near, !stays(node), node.load, node.member.0)
         });
         let best = best.expect("there are at least as many as are wanted");
-        if !well(best) && !stays(best) {
+        if !well(best) && !waits(best) {
             break;
         }
         *zones.entry(&best.zone).or_default() += 1;
@@ -162,11 +164,13 @@ mod tests {
         let new = place(&nodes, 3, Some(&old), 0).unwrap();
         assert_eq!(numbers(&new), [1, 2, 3]);
         assert_ne!(sequencer(&new), 2);
-        // A new log has no seat to keep.
-        let error = place(&nodes, 3, None, 0).unwrap_err();
-        assert_eq!(error.code(), ErrorCode::Unavailable);
+        let first = place(&nodes, 3, None, 2).unwrap();
+        assert_eq!((numbers(&first), sequencer(&first)), (vec![1, 2, 3], 1), "a new log");
         nodes[0].alive = false;
-        assert!(place(&nodes, 3, Some(&old), 0).is_err(), "no majority is alive");
+        for after in [None, Some(&old)] {
+            let error = place(&nodes, 3, after, 0).unwrap_err();
+            assert_eq!(error.code(), ErrorCode::Unavailable, "no majority is alive");
+        }
     }
 
     #[test]
