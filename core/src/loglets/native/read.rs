@@ -77,6 +77,10 @@ impl Readers {
                 // A member that was away when the loglet was made has nothing.
                 Err(LogletError::Unknown(_)) => unknown += 1,
                 Err(error @ LogletError::Trimmed { .. }) => return Err(error),
+                // A server whose disk failed says so until it is started again, and has all that it had.
+                Err(LogletError::Refused(error)) => {
+                    why = Some(rather(why, LogletError::Unavailable(error.into())));
+                }
                 Err(error) => why = Some(rather(why, error)),
             }
         }
@@ -153,6 +157,7 @@ mod tests {
 
     use super::*;
     use crate::cluster::Net;
+    use crate::error::{Error, ErrorCode};
     use crate::wire::frame::{Packet, put_batches};
     use crate::wire::messages::{Cluster, Failure, FailureKind, LogletParams, Member, Node};
     use crate::wire::transport::{Done, Link, Target, Transport};
@@ -166,6 +171,10 @@ mod tests {
         Dark,
         /// It does not know the loglet, or not any more.
         Unknown,
+        /// Its disk failed: it refuses everything.
+        Failed,
+        /// What it has is damaged.
+        Damaged,
         /// It has nothing there.
         Nothing,
         Entry,
@@ -192,6 +201,14 @@ mod tests {
                 Says::Unknown => {
                     let unknown = Failure::new(FailureKind::Unknown, "unknown", 0);
                     return done(Ok(Packet::reply(Reply::Failure(unknown), Bytes::new())));
+                }
+                Says::Failed => {
+                    let error = Error::new(ErrorCode::DataLoss, "a sync failed");
+                    return done(Ok(Packet::reply(Reply::refused(&error), Bytes::new())));
+                }
+                Says::Damaged => {
+                    let damaged = Failure::new(FailureKind::Corrupt, "a checksum", 0);
+                    return done(Ok(Packet::reply(Reply::Failure(damaged), Bytes::new())));
                 }
                 Says::Nothing => Vec::new(),
                 Says::Entry => {
@@ -226,7 +243,7 @@ mod tests {
     /// A gap is said only where a majority lacks the entry: who deleted the loglet may have had it.
     #[tokio::test(start_paused = true)]
     async fn nothing_is_absent_that_a_majority_may_have() {
-        use Says::{Dark, Entry, Nothing, Unknown};
+        use Says::{Damaged, Dark, Entry, Failed, Nothing, Unknown};
         let cases = [
             ([Dark, Nothing, Nothing], Ok(0)),
             ([Dark, Nothing, Entry], Ok(1)),
@@ -234,12 +251,18 @@ mod tests {
             ([Dark, Unknown, Nothing], Err("Unavailable")),
             ([Dark, Dark, Nothing], Err("Unavailable")),
             ([Dark, Unknown, Unknown], Err("Unknown")),
+            // Damage is told where nobody else can have it whole.
+            ([Damaged, Unknown, Nothing], Err("Corrupt")),
+            ([Damaged, Failed, Unknown], Err("Unavailable")),
+            ([Damaged, Dark, Unknown], Err("Unavailable")),
+            ([Damaged, Failed, Entry], Ok(1)),
         ];
         for (says, expected) in cases {
             let read = Readers::default();
             let read = read.read(&quorum(says), LogletPos(3), LogletPos(4), 100).await;
             let name = |error: LogletError| {
-                ["Unavailable", "Unknown"].into_iter().find(|n| format!("{error:?}").starts_with(n))
+                let names = ["Unavailable", "Unknown", "Corrupt"];
+                names.into_iter().find(|n| format!("{error:?}").starts_with(n))
             };
             let got = read.map(|batches| batches.len()).map_err(|e| name(e).expect("one of these"));
             assert_eq!(got, expected, "{says:?}");
