@@ -350,6 +350,45 @@ async fn a_replica_that_missed_a_trim_shows_nobody_what_was_trimmed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_new_log_is_made_while_a_node_is_down_and_goes_on_with_it() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.stop(2).await;
+    let log = cluster.open("x").await;
+    append_numbers(&log, 0..20).await;
+    cluster.restart(2).await;
+    cluster.stop(1).await;
+    append_numbers(&log, 20..40).await;
+    assert_numbers(&log, 40).await;
+}
+
+/// One that lacks entries makes up the majority that remembers the trim.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trim_is_remembered_by_a_member_that_lacks_what_is_trimmed() {
+    let mut cluster = Cluster::start(3).await;
+    // Nobody brings it what it missed.
+    cluster.rebuild_after = HANG;
+    let log = cluster.open("x").await;
+    append_numbers(&log, 0..10).await;
+    let sequencer = cluster.sequencer("x").await;
+    let (short, other) = ((sequencer + 1) % 3, (sequencer + 2) % 3);
+    cluster.stop(short).await;
+    append_numbers(&log, 10..20).await;
+    log.reconfig_extend("native:3", None).await.expect("extended");
+    cluster.restart(short).await;
+    cluster.stop(other).await;
+    // It takes part again.
+    append_numbers(&log, 20..30).await;
+    log.prefix_trim(LogPos(15)).await.expect("two of three trim");
+    cluster.restart(other).await;
+    cluster.stop(sequencer).await;
+    append_numbers(&log, 30..40).await;
+    let fresh = cluster.open("x").await;
+    assert_eq!(fresh.first().await.expect("two of three know"), LogPos(15));
+    let error = fresh.read_next(LogPos(12), None).await.expect_err("trimmed");
+    assert_eq!((error.code(), error.position()), (ErrorCode::Trimmed, Some(LogPos(15))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn t55_what_a_lost_node_held_is_rebuilt_elsewhere() {
     let mut cluster = Cluster::start(4).await;
     let log = cluster.open("x").await;
