@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use virtuallog_protocol::chain::{Chain, ChainError, Life, LogletConfig, Next, Segment};
 use virtuallog_protocol::{LogPos, LogletId, LogletPos, StampedBatch};
 
-use crate::env::{self, planted};
+use crate::env::{self, planted, sometimes};
 use crate::error::{Error, ErrorCode, Result};
 use crate::log::{Log, View, meta_error};
 use crate::loglet::{Loglet, LogletError};
@@ -72,7 +72,10 @@ impl Log {
         let home = &view.home;
         match home.put(chain).await {
             Ok(()) => Ok(Ok(self.install(home.clone(), chain.clone()).await?)),
-            Err(MetaError::Conflict { current }) => Ok(Err(self.learn(home, &current).await?)),
+            Err(MetaError::Conflict { current }) => {
+                sometimes!("a conditional put was lost to another one");
+                Ok(Err(self.learn(home, &current).await?))
+            }
             Err(error @ MetaError::Unavailable(_)) => {
                 // It may have been written: our nonce says so (rule D6).
                 let view = self.fetch().await?;
@@ -162,8 +165,16 @@ impl Log {
                 }
             };
             let chain = view.chain.complete(tail, env::random_u128()).map_err(chain_error)?;
+            let index = view.chain.active().index;
             view = match self.write(&view, &chain).await? {
-                Ok(view) | Err(view) => view,
+                Ok(view) => view,
+                Err(view) => {
+                    let stop = view.chain.segment(index).and_then(|segment| segment.stop);
+                    if stop != chain.segment(index).and_then(|segment| segment.stop) {
+                        sometimes!("two reconfigurers met different tails");
+                    }
+                    view
+                }
             };
         }
         Ok(view)

@@ -457,6 +457,10 @@ async fn a_drained_node_sequences_nothing_and_a_new_node_joins() {
     let server = cluster.servers[sequencer].as_ref().expect("it runs");
     server.drain().await.expect("drained");
     assert_ne!(cluster.sequencer("x").await, sequencer);
+    // The others know, and place nothing there any more.
+    let nodes = server::nodes(&cluster.url("")).await.expect("nodes").nodes;
+    let draining = nodes.iter().filter(|node| node.draining).map(|node| node.node);
+    assert_eq!(draining.collect::<Vec<_>>(), [sequencer as u32 + 1]);
     append_numbers(&log, 10..20).await;
     cluster.stop(sequencer).await;
     append_numbers(&log, 20..30).await;

@@ -123,6 +123,10 @@ async fn wrong_settings_are_refused_at_the_start() {
     let error = Server::start(config("0.0.0.0:0")).await.expect_err("beyond loopback");
     assert_eq!(error.code(), ErrorCode::Invalid);
     assert!(error.message().contains("insecure"), "{error}");
+    let nowhere = ServerConfig { insecure: true, ..config("0.0.0.0:0") };
+    let error = Server::start(nowhere).await.expect_err("nobody reaches 0.0.0.0");
+    assert_eq!(error.code(), ErrorCode::Invalid);
+    assert!(error.message().contains("advertise"), "{error}");
     let server = Server::start(config("127.0.0.1:0")).await.expect("a server");
     let error = Server::start(config("127.0.0.1:0")).await.expect_err("one owner a directory");
     assert_eq!(error.code(), ErrorCode::Locked, "{error}");

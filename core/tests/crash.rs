@@ -184,10 +184,8 @@ struct Promised {
     retired: BTreeSet<u32>,
     bound: u32,
     seq: BTreeMap<u32, u64>,
-    /// Whether the process that runs was confirmed: then it shows its generation.
-    confirmed: bool,
-    /// Highest generation that was shown.
-    generation: u64,
+    /// Every generation that was shown.
+    generations: BTreeSet<u64>,
     identity_asked: bool,
     identity_set: bool,
     /// By node: what was told, and what was remembered.
@@ -293,9 +291,7 @@ fn step(store: &Arc<Storage>, promised: &Shared, step: Step) {
         one => step_one(store, promised, one),
     }
     let mut promised = promised.lock().unwrap();
-    if promised.confirmed {
-        promised.generation = promised.generation.max(store.generation());
-    }
+    promised.generations.insert(store.generation());
 }
 
 /// A step that is one request.
@@ -383,10 +379,8 @@ fn open(
 fn run(script: &[Step], disk: &SimDisk, planted: Option<PlantedBug>) -> Promised {
     let promised = Shared::default();
     let begin = || {
-        promised.lock().unwrap().confirmed = false;
         let store = open(disk, planted).ok()?;
-        let told = Arc::clone(&promised);
-        store.confirm(Box::new(move |outcome| told.lock().unwrap().confirmed = outcome.is_ok()));
+        promised.lock().unwrap().generations.insert(store.generation());
         Some(store)
     };
     let mut store = begin();
@@ -409,9 +403,9 @@ fn run(script: &[Step], disk: &SimDisk, planted: Option<PlantedBug>) -> Promised
 
 /// What is in the store, or how it breaks the promise.
 fn check(store: &Storage, promised: &Promised) -> Result<(), String> {
-    let (found, now) = (store.generation_found(), store.generation());
-    if found < promised.generation || now <= found {
-        return Err(format!("generation {} was shown, then {found}, {now}", promised.generation));
+    let now = store.generation();
+    if let Some(shown) = promised.generations.iter().find(|g| !store.was_at(**g) || now <= **g) {
+        return Err(format!("generation {shown} was shown, and {now} does not know it"));
     }
     match store.identity() {
         None if !promised.identity_set => {}

@@ -65,7 +65,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("core/protocol", "bytes crc-fast prost thiserror"),
     ("core", "virtuallog-protocol *"),
     ("core/fuzz", "virtuallog virtuallog-protocol virtuallog-server *"),
-    ("core/sim", "virtuallog"),
+    ("core/sim", "virtuallog mimalloc"),
     ("bindings", "virtuallog *"),
     ("c", "virtuallog-bindings *"),
     ("python", "virtuallog-bindings virtuallog-server *"),
@@ -291,6 +291,17 @@ fn files_are_read_in_one_sitting_and_functions_on_one_screen() {
     broken.extend(long.into_values());
     let most = format!("at most {FILE_LINES_MAX} lines a file, {FUNCTION_LINES_MAX} a function:");
     none(&most, &broken);
+}
+
+#[test]
+fn no_recipe_hides_a_failure() {
+    let makefile = read("Makefile");
+    let hides = |line: &&str| {
+        line.strip_prefix('\t')
+            .is_some_and(|recipe| recipe.trim_start_matches('@').starts_with('-'))
+    };
+    let broken: Vec<_> = makefile.lines().filter(hides).map(str::to_owned).collect();
+    none("a recipe that fails makes make fail (no prefix `-`):", &broken);
 }
 
 #[test]

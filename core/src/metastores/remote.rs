@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::cluster::{Net, unexpected};
+use crate::env::sometimes;
 use crate::error::{Error, ErrorCode};
 use crate::metastore::{MetaError, MetaStore, Version, Versioned};
 use crate::url::RESERVED_NAME;
@@ -120,7 +121,10 @@ impl MetaStore for RemoteMetaStore {
             Ok((Reply::Conflict(register), lost)) => {
                 let current = Versioned::from(register);
                 match current.version == expected + 1 {
-                    true if lost && current.value == value => Ok(current.version),
+                    true if lost && current.value == value => {
+                        sometimes!("a put whose answer was lost was found decided");
+                        Ok(current.version)
+                    }
                     // Perhaps ours was there, and others went on from it.
                     false if lost => Err(MetaError::Unavailable(
                         "the answer to the write was lost, and others wrote since".into(),

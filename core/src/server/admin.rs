@@ -30,9 +30,10 @@ use crate::storage::whole::Whole;
 use crate::url::{Location, LogUrl, RESERVED_NAME};
 use crate::virtuallog::VirtualLog;
 use crate::wire::messages::{
-    Cluster, DRAINING, FailureKind, Init, JOINING, Loglet, LogletParams, NODES_MAX,
+    Cluster, DRAINING, FailureKind, Init, JOINING, Loglet, LogletParams, NODES_MAX, Name,
     Node as NodeRow, NodeNumber, Nothing, Reply, Request,
 };
+use crate::wire::serve::Handler as _;
 use crate::wire::transport::{Lane, ask};
 
 /// Most nodes that hold the MetaStore of a new cluster.
@@ -45,6 +46,9 @@ const PAXOS_DIR: &str = "paxos";
 /// The copy of the cluster's list in a node's directory.
 const CLUSTER_FILE: Whole =
     Whole { name: "cluster", temporary: "cluster.new", magic: *b"VLN\x01", version: 1 };
+
+/// Before a node whose directory says that it is one, and which could not take that up, tries again.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Acceptors speak with each other over the same links as everybody.
 #[derive(Debug)]
@@ -68,11 +72,7 @@ impl Peers for PaxosPeers {
 /// What a node does first: takes up what its directory says, or joins.
 pub(super) async fn begin(node: &Arc<Node>) -> Result<()> {
     if let Some(identity) = node.storage.identity() {
-        if let Some(cluster) = load_cluster(node)? {
-            node.net.learn(&cluster);
-        }
-        activate(node, identity, None, true).await?;
-        return Ok(());
+        return resume(node, identity).await;
     }
     if node.config.join.is_empty() {
         return Ok(());
@@ -84,7 +84,7 @@ pub(super) async fn begin(node: &Arc<Node>) -> Result<()> {
             save_cluster(node, &cluster)?;
             let identity = Identity { cluster: id, node: cluster.me };
             node.storage.set_identity(identity)?;
-            activate(node, identity, None, false).await
+            activate(node, identity, None).await
         }
         Ok((Reply::Failure(failure), _)) => Err(failure.error()),
         Ok(_) => Err(unexpected()),
@@ -92,13 +92,29 @@ pub(super) async fn begin(node: &Arc<Node>) -> Result<()> {
     }
 }
 
-/// Takes up the roles. `first`: the cluster that this node, as the first one, begins.
-async fn activate(
-    node: &Arc<Node>,
-    identity: Identity,
-    first: Option<Cluster>,
-    restarted: bool,
-) -> Result<()> {
+/// Takes up what the directory says. One that ended while it was made the first node of a cluster begins
+/// that cluster's registers now, since nobody else does.
+async fn resume(node: &Arc<Node>, identity: Identity) -> Result<()> {
+    let kept = load_cluster(node)?;
+    if let Some(cluster) = &kept {
+        node.net.learn(cluster);
+    }
+    // Once there are registers the kept list is of a later version, or the acceptor knows them.
+    let first = kept.filter(|cluster| cluster.version == 1 && begins(cluster, identity));
+    activate(node, identity, first).await
+}
+
+/// Whether this node begins the registers of a new cluster.
+fn begins(cluster: &Cluster, identity: Identity) -> bool {
+    cluster.metastore.iter().min() == Some(&identity.node)
+}
+
+/// Takes up the roles, once. `first`: the cluster that this node, as the first one, begins.
+async fn activate(node: &Arc<Node>, identity: Identity, first: Option<Cluster>) -> Result<()> {
+    let _one = node.activating.lock().await;
+    if node.active().is_some() {
+        return Ok(());
+    }
     let me: MemberId = (identity.node, node.storage.storage_id());
     let paxos = match node.config.roles.metastore {
         false => None,
@@ -114,7 +130,7 @@ async fn activate(
             Some(opened.map_err(stopped)??)
         }
     };
-    if let (Some(paxos), Some(cluster)) = (&paxos, first) {
+    if let (Some(paxos), Some(cluster)) = (paxos.as_ref().filter(|p| !p.forgot()), first) {
         let members = cluster.nodes.iter().filter(|n| cluster.metastore.contains(&n.number));
         let members = members.map(|n| {
             let (number, storage) = n.member();
@@ -127,11 +143,12 @@ async fn activate(
         let registers = [(RESERVED_NAME.to_owned(), register)].into();
         paxos.init(identity.cluster, members.collect(), registers).await?;
     }
-    // A fresh member is taught by the others, and it may vote then; one that was a member before may
-    // not: it has forgotten what it promised.
-    let listed = node.net.cluster().metastore.contains(&identity.node);
-    let blank = paxos.as_ref().is_some_and(|paxos| paxos.registers().applied() == 0);
-    let lost_registers = restarted && listed && blank;
+    if paxos.as_ref().is_some_and(PaxosNode::forgot) {
+        tracing::error!(
+            "this node's part of the MetaStore was lost: it does not vote there; remove this node from \
+             the cluster, empty its directory, and let it join again"
+        );
+    }
     let health = Health::new(
         me,
         node.life().process.into(),
@@ -139,7 +156,7 @@ async fn activate(
         node.config.heartbeat,
         node.config.suspect_after,
     );
-    node.activate(Active { me, cluster: identity.cluster, health, paxos, lost_registers });
+    node.activate(Active { me, cluster: identity.cluster, health, paxos });
     Ok(())
 }
 
@@ -167,10 +184,21 @@ pub(super) async fn initialise(node: &Arc<Node>, init: Init) -> Result<Reply> {
             })?;
         }
     }
-    if node.active().is_none() {
-        node.net.learn(&cluster);
-        let first = cluster.metastore.iter().min() == Some(&init.node);
-        activate(node, identity, first.then_some(cluster), false).await?;
+    if let Err(error) = resume(node, identity).await {
+        // Its directory says by now that it is a node, so it becomes one when it can.
+        let later = node.clone();
+        node.detach(async move {
+            while !later.is_stopped() {
+                tokio::time::sleep(RETRY_PAUSE).await;
+                match resume(&later, identity).await {
+                    Ok(()) => return,
+                    Err(error) => {
+                        tracing::warn!(%error, "this node is not part of its cluster yet")
+                    }
+                }
+            }
+        });
+        return Err(error);
     }
     Ok(done())
 }
@@ -438,7 +466,32 @@ pub(crate) async fn init_over(net: &Net, addresses: &[String]) -> Result<Cluster
     for address in addresses {
         wait_for_vote(net, address).await?;
     }
+    wait_for_registers(net, addresses).await?;
     Ok(info(&cluster))
+}
+
+/// Waits until the MetaStore of a new cluster answers: it is begun by one node, and that all of them vote
+/// says nothing of it.
+async fn wait_for_registers(net: &Net, addresses: &[String]) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        for address in addresses {
+            let link = net.link_to(address);
+            let request = Request::MetaGet(Name { name: RESERVED_NAME.to_owned() });
+            let answer = limited(ask(&*link, request, Bytes::new())).await;
+            if let Ok((Reply::Register(register), _)) = answer
+                && register.value.is_some()
+            {
+                return Ok(());
+            }
+        }
+        if begun.elapsed() > VOTE_TIMEOUT {
+            let message = "the cluster was made, and its MetaStore does not answer yet: see the log of \
+                           the first node, and run this again";
+            return Err(Error::new(ErrorCode::Unavailable, message));
+        }
+        tokio::time::sleep(VOTE_PAUSE).await;
+    }
 }
 
 /// Waits until a new node votes: until then nothing can be placed on it.
@@ -632,3 +685,7 @@ async fn loglet_status(net: &Net, loglet: LogletId, segment: &Segment) -> Result
     let sequencer = params.members[params.sequencer as usize].node;
     Ok(LogletStatus { loglet, members, sequencer })
 }
+
+#[cfg(test)]
+#[path = "init_tests.rs"]
+mod tests;

@@ -53,6 +53,10 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 const CALM: Duration = Duration::from_secs(60);
 /// How long one mend may take before it is given up and begun again.
 const MEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a node that is drained waits until the cluster's list says so, and how often it moves what
+/// it sequences.
+const TELL_TIMEOUT: Duration = Duration::from_secs(1);
+const DRAIN_ROUNDS: usize = 2;
 /// Between two looks for segments to roll.
 const ROLL_LOOK: Duration = Duration::from_secs(1);
 
@@ -81,7 +85,7 @@ async fn vote(active: &Active) {
     let mut changed = active.health.changed.subscribe();
     loop {
         if let Some(paxos) = &active.paxos {
-            paxos.set_voting(active.health.votes() && !active.lost_registers);
+            paxos.set_voting(active.health.votes() && !paxos.forgot());
         }
         if changed.changed().await.is_err() {
             return;
@@ -206,14 +210,25 @@ async fn extend_where(
 pub(super) async fn drain(node: &Arc<Node>) -> Result<()> {
     node.draining.store(true, Ordering::Release);
     let cluster = node.net.cluster();
-    if cluster.nodes.len() < 2 || node.active().is_none() {
-        return Ok(());
+    let Some(active) = node.active().filter(|_| cluster.nodes.len() > 1) else { return Ok(()) };
+    // First, or the others go on placing here what was only just moved away. Where no MetaStore answers
+    // nothing can be placed either.
+    let told = admin::change(node, |cluster| {
+        let row = cluster.nodes.iter_mut().find(|row| row.number == active.me.0);
+        Ok(row.is_some_and(|row| std::mem::replace(&mut row.state, DRAINING) != DRAINING))
+    });
+    if !matches!(tokio::time::timeout(TELL_TIMEOUT, told).await, Ok(Ok(_))) {
+        tracing::warn!("the cluster is not told that this node is being drained");
     }
-    let mine = node.sequencers.ids();
-    if mine.is_empty() {
-        return Ok(());
+    // What was placed before everybody had heard is moved the second time.
+    for _ in 0..DRAIN_ROUNDS {
+        let mine = node.sequencers.ids();
+        if mine.is_empty() {
+            break;
+        }
+        extend_where(node, |chain, _| mine.contains(&chain.loglet_id(chain.active()))).await?;
     }
-    extend_where(node, |chain, _| mine.contains(&chain.loglet_id(chain.active()))).await
+    Ok(())
 }
 
 /// Takes a node out of every loglet: open segments go on without it, sealed ones are copied.

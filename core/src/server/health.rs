@@ -6,13 +6,13 @@
 //!
 //! With its heartbeat a node tells its generation, which rises with each start and each journal
 //! file, and the others remember it on disk. After a start a node votes in nothing until enough of the
-//! others confirmed that they remember no more than its own disk does: a disk that was restored from
-//! an old image has forgotten what it promised (rule N7, design 5.12). Enough is half of all nodes,
-//! rounded down, so that together with the node itself they are a majority; nodes also tell each other
-//! what they remember of third ones, so that one that was away learns it. One that is only just joining
-//! remembers nothing yet: it is neither counted nor asked. A one-node cluster has nobody to ask.
-//! The disk notes that it was confirmed, since a start alone raises its generation: an old image that
-//! was started twice would look newer than everything that anybody remembers.
+//! others confirmed that what they remember is something that its disk was at: a disk that was restored
+//! from an old image has forgotten what it promised (rule N7, design 5.12), and one of which another copy
+//! was used does not know of it. Enough is half of all nodes, rounded down, so that together with the node
+//! itself they are a majority; nodes also tell each other what they remember of third ones, so that one
+//! that was away learns it. Whoever says something else later, as he was away, ends the node then. One
+//! that is only just joining remembers nothing yet: it is not counted. A one-node cluster has nobody to
+//! ask.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,8 +58,8 @@ struct State {
     peers: BTreeMap<MemberId, Peer>,
     /// Highest generations that were heard of, in memory, so that the disk is asked only for news.
     remembered: BTreeMap<MemberId, u64>,
-    /// Others who remember no more of this node than its disk does. Nobody is told of this life
-    /// before they are enough, or one would hear of it from another one and seem to remember it.
+    /// Others who remember nothing of this node that its disk does not. Nobody is told of this life
+    /// before they are enough, and none before it was asked: what it remembers would be hidden.
     confirmed: BTreeSet<MemberId>,
     announcing: bool,
     /// Others who remember this life.
@@ -184,7 +184,7 @@ impl Health {
             self.state().peers.retain(|member, _| others.contains(member));
             watched = others;
             let count = |row: &&Row| row.state != JOINING;
-            self.judge(&rows().filter(count).map(Row::member).collect()).await;
+            self.judge(&rows().filter(count).map(Row::member).collect());
             tokio::time::sleep(self.heartbeat).await;
             while tasks.try_join_next().is_some() {}
         }
@@ -210,7 +210,10 @@ impl Health {
     /// Whether it answered; `None`: the connection broke.
     async fn ping(&self, net: &Net, member: MemberId) -> Option<bool> {
         let mut life = self.life();
-        let announcing = self.state().announcing;
+        let announcing = {
+            let state = self.state();
+            state.announcing && state.confirmed.contains(&member)
+        };
         if !announcing {
             // Asks without being remembered.
             life.generation = 0;
@@ -264,58 +267,42 @@ impl Health {
     }
 
     fn confirm(&self, member: MemberId, announced: bool, generation: u64) {
-        let mut state = self.state();
-        if announced {
-            state.recorded.insert(member);
+        if self.storage.was_at(generation) || planted::has(planted::Bug::TrustsOldDisk) {
+            let mut state = self.state();
+            match announced {
+                true => state.recorded.insert(member),
+                false => state.confirmed.insert(member),
+            };
             return;
         }
-        let found = self.storage.generation_found();
-        // What comes late may be about this very life.
-        if state.announcing {
-            return;
-        }
-        if generation <= found || planted::has(planted::Bug::TrustsOldDisk) {
-            state.confirmed.insert(member);
-            return;
-        }
-        drop(state);
         let message = format!(
-            "node {} remembers generation {generation} of this node's disk, which itself is at \
-             {found}: it was restored from an old copy or lost writes, and does not vote; remove \
+            "node {} remembers generation {generation} of this node's disk, which was never there: it \
+             was restored from an old copy, or another copy of it was used, and does not vote; remove \
              this node from the cluster, empty its directory, and let it join again",
             member.0
         );
+        let state = self.state();
         self.votes.store(false, Ordering::Release);
         self.forgot.send_replace(Some(Error::new(ErrorCode::DataLoss, message)));
+        drop(state);
         self.changed.send_modify(|count| *count += 1);
     }
 
     /// Votes once enough `others` confirmed and recorded this life.
-    async fn judge(&self, others: &BTreeSet<MemberId>) {
+    fn judge(&self, others: &BTreeSet<MemberId>) {
+        // Of all nodes half, rounded down.
+        let enough = others.len().div_ceil(2);
+        let mut state = self.state();
         if self.votes() || self.forgot.borrow().is_some() {
             return;
         }
-        // Of all nodes half, rounded down.
-        let enough = others.len().div_ceil(2);
-        let is_confirmed = {
-            let state = self.state();
-            !state.announcing && state.confirmed.intersection(others).count() >= enough
-        };
-        if is_confirmed {
-            // Before anybody hears of this life: then the next one is measured by it.
-            let (tell, told) = tokio::sync::oneshot::channel();
-            self.storage.confirm(Box::new(move |outcome| drop(tell.send(outcome))));
-            // What is wrong with the disk is said elsewhere.
-            if !matches!(told.await, Ok(Ok(_))) || self.forgot.borrow().is_some() {
-                return;
-            }
-            self.state().announcing = true;
+        if !state.announcing && state.confirmed.intersection(others).count() >= enough {
+            state.announcing = true;
             self.hurry.notify_waiters();
         }
-        let state = self.state();
         if state.announcing && state.recorded.intersection(others).count() >= enough {
-            drop(state);
             self.votes.store(true, Ordering::Release);
+            drop(state);
             self.changed.send_modify(|count| *count += 1);
         }
     }

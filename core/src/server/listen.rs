@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::ServerConfig;
@@ -20,6 +20,19 @@ const CONNECTIONS_MAX: usize = 4096;
 const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(5);
 /// After a connection could not be taken, for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A connection that speaks another protocol; not a byte of it was taken.
+#[derive(Debug)]
+pub struct OtherConnection {
+    /// The connection.
+    pub stream: TcpStream,
+    /// Its place among the connections of the server; to be kept as long as it is open.
+    pub room: Room,
+}
+
+/// The place of a connection among those that a server takes at once. Dropped, it is free for another.
+#[derive(Debug)]
+pub struct Room(#[expect(dead_code, reason = "it is held, and dropped")] OwnedSemaphorePermit);
 
 /// Listens where `config` says.
 pub(super) async fn bind(config: &ServerConfig) -> Result<TcpListener> {
@@ -39,11 +52,20 @@ pub(super) async fn bind(config: &ServerConfig) -> Result<TcpListener> {
              on 127.0.0.1, or say `insecure` where the network is trusted"
         )));
     }
+    if addresses.iter().any(|address| address.ip().is_unspecified()) && config.advertise.is_none() {
+        return Err(Error::invalid(format!(
+            "{listen} is no address that others can reach: say in `advertise` by which they do"
+        )));
+    }
     TcpListener::bind(&addresses[..]).await.map_err(failed)
 }
 
 /// Takes connections for ever.
-pub(super) async fn run(listener: TcpListener, node: Arc<Node>, others: mpsc::Sender<TcpStream>) {
+pub(super) async fn run(
+    listener: TcpListener,
+    node: Arc<Node>,
+    others: mpsc::Sender<OtherConnection>,
+) {
     let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
@@ -62,7 +84,6 @@ pub(super) async fn run(listener: TcpListener, node: Arc<Node>, others: mpsc::Se
         };
         let (node, others) = (node.clone(), others.clone());
         connections.spawn(async move {
-            let _room = room;
             match tokio::time::timeout(FIRST_BYTES_TIMEOUT, is_ours(&stream)).await {
                 Ok(Ok(true)) => {
                     let handler: Arc<dyn Handler> = node;
@@ -71,7 +92,7 @@ pub(super) async fn run(listener: TcpListener, node: Arc<Node>, others: mpsc::Se
                     }
                 }
                 Ok(Ok(false)) => {
-                    let _ = others.send(stream).await;
+                    let _ = others.send(OtherConnection { stream, room: Room(room) }).await;
                 }
                 Ok(Err(_)) | Err(_) => tracing::debug!("a connection said nothing"),
             }

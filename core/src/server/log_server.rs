@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot, watch};
 use virtuallog_protocol::{LogId, LogletId, LogletPos};
 
-use crate::env;
+use crate::env::{self, planted};
 use crate::error::{Error, ErrorCode};
 use crate::loglets::native::HOLD;
 use crate::storage::{Done, LogletStatus, Place, Storage, StorageError};
@@ -222,7 +222,10 @@ impl LogServer {
     /// Of a loglet of which this is one copy. Whoever asks knows that it reaches up to `keep_from`, and
     /// counts on it that this server says so from now on, however little it has.
     pub(crate) fn trim_beyond(&self, id: LogletId, keep_from: LogletPos, answer: Answer) {
-        self.storage.trim_beyond(id, keep_from, Self::kept(answer));
+        match planted::has(planted::Bug::TrimsWhatItHas) {
+            true => self.storage.trim(id, keep_from, Self::kept(answer)),
+            false => self.storage.trim_beyond(id, keep_from, Self::kept(answer)),
+        }
     }
 
     fn kept(answer: Answer) -> Done {

@@ -22,7 +22,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -32,6 +31,7 @@ pub use self::admin::{
 };
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use self::admin::{init_over, remove_over};
+pub use self::listen::{OtherConnection, Room};
 
 use self::batch_thread::BatchThread;
 use self::node::Node;
@@ -176,7 +176,7 @@ pub(crate) struct Ground {
 /// as after a crash.
 pub struct Server {
     node: Arc<Node>,
-    others: Mutex<Option<mpsc::Receiver<TcpStream>>>,
+    others: Mutex<Option<mpsc::Receiver<OtherConnection>>>,
     tasks: Mutex<JoinSet<()>>,
     _batches: Option<BatchThread>,
 }
@@ -202,7 +202,12 @@ impl Server {
     /// `INVALID` for settings that cannot be; `LOCKED` when another process has the directory;
     /// `UNAVAILABLE` when the address is taken or the cluster to join does not answer; `CORRUPT`,
     /// `DATA_LOSS`, `INCOMPATIBLE` of the directory.
-    pub async fn start(mut config: ServerConfig) -> Result<Server> {
+    pub async fn start(config: ServerConfig) -> Result<Server> {
+        Server::start_on(Arc::new(RealDisk), config).await
+    }
+
+    /// As [`start`](Self::start), on this disk.
+    pub(crate) async fn start_on(disk: Arc<dyn Disk>, mut config: ServerConfig) -> Result<Server> {
         let listener = listen::bind(&config).await?;
         let bound = listener.local_addr().map_err(|error| {
             Error::new(ErrorCode::Unavailable, "the address it listens on is not known")
@@ -212,7 +217,7 @@ impl Server {
         let batches = BatchThread::start()?;
         let thread = batches.handle.clone();
         let ground = Ground {
-            disk: Arc::new(RealDisk),
+            disk,
             storage: StorageOptions::default(),
             transport: Box::new(|myself| {
                 Arc::new(TcpTransport::new(myself).with_batches_on(thread))
@@ -318,9 +323,9 @@ impl Server {
         }
     }
 
-    /// Connections to its port that speak another protocol, to be given to whoever does; untouched,
-    /// not a byte was taken. `None` when they were asked for before.
-    pub fn other_connections(&self) -> Option<mpsc::Receiver<TcpStream>> {
+    /// Connections to its port that speak another protocol, to be given to whoever does. `None` when they
+    /// were asked for before.
+    pub fn other_connections(&self) -> Option<mpsc::Receiver<OtherConnection>> {
         self.others.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 

@@ -54,6 +54,8 @@ pub(crate) struct Node {
     /// The thread that may wait for the disk, if there is one.
     batches: Option<Handle>,
     active: OnceLock<Active>,
+    /// Held while it becomes part of a cluster.
+    pub(crate) activating: tokio::sync::Mutex<()>,
     /// Told when the node became part of a cluster.
     pub(crate) activated: Notify,
     /// Nothing new is placed here.
@@ -82,8 +84,6 @@ pub(crate) struct Active {
     pub(crate) cluster: u128,
     pub(crate) health: Arc<Health>,
     pub(crate) paxos: Option<PaxosNode>,
-    /// It holds the MetaStore, says the copy of the cluster's list, and its part of that is gone.
-    pub(crate) lost_registers: bool,
 }
 
 impl Node {
@@ -107,6 +107,7 @@ impl Node {
             process,
             batches,
             active: OnceLock::new(),
+            activating: tokio::sync::Mutex::default(),
             activated: Notify::new(),
             draining: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
@@ -244,6 +245,11 @@ impl Node {
                 }
             }
         });
+    }
+
+    /// Runs what nobody waits for.
+    pub(crate) fn detach(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(env::task(work));
     }
 
     /// Runs what has to wait for something, and answers with what it gives.

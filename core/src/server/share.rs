@@ -18,7 +18,7 @@ use virtuallog_protocol::{LogId, LogletId, LogletPos};
 
 use super::heal::{chains, native_params, store};
 use super::node::{Active, Node};
-use crate::env::planted;
+use crate::env::{planted, sometimes};
 use crate::loglet::LogletError;
 use crate::loglets::native::quorum::Quorum;
 use crate::wire::messages::LogletParams;
@@ -68,6 +68,7 @@ pub(super) async fn run(node: &Arc<Node>, active: &Active) {
             let Some(stop) = stop else { continue };
             match Quorum::new(node.net.clone(), id, params).fill_up(stop).await {
                 Ok(()) => {
+                    sometimes!("what a member missed was copied to it");
                     tracing::info!(loglet = %id, "what this node missed of a segment was copied");
                     asked.insert(id);
                 }

@@ -67,9 +67,6 @@ pub(crate) enum Request {
         bound: u32,
         done: Reply,
     },
-    Confirm {
-        done: Reply,
-    },
     /// Of the store itself, before it punches a hole.
     Start {
         id: LogletId,
@@ -98,8 +95,7 @@ impl Request {
             | Request::Create { done, .. }
             | Request::Seal { done, .. }
             | Request::Trim { done, .. }
-            | Request::Retire { done, .. }
-            | Request::Confirm { done } => Some(done),
+            | Request::Retire { done, .. } => Some(done),
             Request::Start { .. } | Request::Mark => None,
         }
     }
@@ -363,9 +359,6 @@ impl Inner {
 
     /// Everybody may see it now: it is durable.
     fn publish(&self, committer: &mut Committer, block: &mut Block) {
-        if block.confirmed {
-            self.confirmed.store(true, Ordering::Release);
-        }
         let mut tasks = Vec::new();
         for (id, staged) in &mut block.touched {
             if !staged.removed {

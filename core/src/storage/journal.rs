@@ -19,7 +19,7 @@ use virtuallog_protocol::{LogId, LogletId, LogletPos, StampedBatch};
 
 use super::disk::{Disk, DiskFile, OpenMode, is_full, read_exact_at, read_up_to};
 use super::error::io_error;
-use crate::env::planted;
+use crate::env::{planted, sometimes};
 use crate::error::{Error, ErrorCode};
 
 /// Blocks start and end at multiples of this.
@@ -241,8 +241,6 @@ pub(crate) enum Control {
     Start { id: LogletId, file: LogletPos, start: u64, position: LogletPos },
     /// All loglets below the bound are gone for good, but for those that are live.
     Retire { log: LogId, bound: u32, live: Vec<u32> },
-    /// Others confirmed that the disk has not forgotten.
-    Confirm,
 }
 
 impl Control {
@@ -257,7 +255,6 @@ impl Control {
                 (5, id.log, id.segment, [file.0, *start, position.0], &[])
             }
             Control::Retire { log, bound, live } => (6, *log, *bound, none, live),
-            Control::Confirm => (7, LogId(0), 0, none, &[]),
         };
         let mut bytes = Vec::with_capacity(CONTROL_LEN + 4 * live.len());
         bytes.extend_from_slice(&CONTROL_MAGIC);
@@ -297,7 +294,6 @@ impl Control {
                     .map(|four| u32::from_le_bytes(four.try_into().expect("four bytes")))
                     .collect(),
             },
-            7 => Control::Confirm,
             _ => return None,
         };
         Some((control, live_end))
@@ -429,6 +425,7 @@ fn read_block(
     let mut bytes = vec![0; header.len as usize];
     read_exact_at(file.file.as_ref(), &mut bytes, at + HEADER_LEN as u64).map_err(fail)?;
     if crc32c(&bytes) != header.crc {
+        sometimes!("a journal's end was torn");
         return Ok(None);
     }
     match records(&Bytes::from(bytes), header.count) {

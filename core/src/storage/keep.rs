@@ -288,10 +288,7 @@ impl Inner {
             clean,
             boot: self.boot,
             loglets: known.loglets.iter().map(|(id, loglet)| (*id, loglet.state())).collect(),
-            unconfirmed: match self.confirmed.load(Ordering::Acquire) {
-                true => None,
-                false => Some(self.generation_found),
-            },
+            lives: self.lives.clone(),
             spared: known.spared.clone(),
         }
     }

@@ -40,11 +40,43 @@ pub(crate) struct Manifest {
     pub(crate) boot: u64,
     /// Every loglet there is.
     pub(crate) loglets: BTreeMap<LogletId, LogletState>,
-    /// What the disk was at when the first process opened it that nobody confirmed since, nor any
-    /// later one. The counter rises with each start and hides it.
-    pub(crate) unconfirmed: Option<u64>,
+    /// What the counter was in which process.
+    pub(crate) lives: Lives,
     /// Per log, what may still be created.
     pub(crate) spared: BTreeMap<LogId, Spared>,
+}
+
+/// Most lives of a disk that are told apart; what is older counts as its own.
+const LIVES_MAX: usize = 128;
+
+/// The generations that a disk was at, by process, the one under way last. Where each of them began is
+/// chance, so that two copies of a disk which are both started go on with different ones: a generation
+/// that others saw and that is not among these was shown by a newer copy, however often this one was
+/// started since.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Lives(Vec<(u64, u64)>);
+
+impl Lives {
+    /// The life that was under way ended at `reached`, as far as the disk shows, and one begins at `first`.
+    pub(crate) fn begin(&mut self, reached: u64, first: u64) {
+        match self.0.last_mut() {
+            Some(life) => life.1 = reached,
+            // Of a disk that kept no account of them.
+            None if reached > 0 => self.0.push((0, reached)),
+            None => {}
+        }
+        self.0.push((first, first));
+        let many = self.0.len().saturating_sub(LIVES_MAX);
+        self.0.drain(..many);
+    }
+
+    /// Whether the disk was at a generation, in the life under way as far as `now`.
+    pub(crate) fn had(&self, generation: u64, now: u64) -> bool {
+        let Some((latest, before)) = self.0.split_last() else { return generation == 0 };
+        let known = before.iter().any(|(first, last)| (*first..=*last).contains(&generation));
+        let older = self.0.len() == LIVES_MAX && generation < self.0[0].0;
+        generation == 0 || known || older || (latest.0..=now).contains(&generation)
+    }
 }
 
 impl Manifest {
@@ -83,8 +115,16 @@ struct Wire {
     loglets: Vec<WireLoglet>,
     #[prost(message, repeated, tag = "9")]
     retired: Vec<WireRetired>,
-    #[prost(uint64, optional, tag = "10")]
-    unconfirmed: Option<u64>,
+    #[prost(message, repeated, tag = "11")]
+    lives: Vec<WireLife>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WireLife {
+    #[prost(fixed64, tag = "1")]
+    first: u64,
+    #[prost(fixed64, tag = "2")]
+    last: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -160,7 +200,12 @@ impl From<&Manifest> for Wire {
             boot: manifest.boot,
             loglets: manifest.loglets.iter().map(loglet).collect(),
             retired: manifest.spared.iter().map(retired).collect(),
-            unconfirmed: manifest.unconfirmed,
+            lives: manifest
+                .lives
+                .0
+                .iter()
+                .map(|(first, last)| WireLife { first: *first, last: *last })
+                .collect(),
         }
     }
 }
@@ -206,7 +251,7 @@ impl Wire {
             journal_file: self.journal_file,
             clean: self.clean,
             boot: self.boot,
-            unconfirmed: self.unconfirmed,
+            lives: Lives(self.lives.iter().map(|life| (life.first, life.last)).collect()),
             loglets,
             spared,
         })

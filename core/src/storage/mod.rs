@@ -41,7 +41,7 @@ pub(crate) mod whole;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
 use std::thread::JoinHandle;
 
@@ -64,9 +64,11 @@ use self::error::{Poison, io_error};
 use self::identity::Remembered;
 use self::index::IndexCache;
 use self::keep::{Keep, Ring};
+use self::manifest::Lives;
 use self::reading::Source;
 use self::reply::Reply;
 use self::state::{Loglet, Spared};
+use crate::env::planted;
 use crate::error::{Error, ErrorCode};
 
 const KEEP_THREAD: &str = "virtuallog-keep";
@@ -107,10 +109,8 @@ pub(crate) struct Inner {
     /// The process that opened it.
     process: u32,
     boot: u64,
-    /// What the disk could tell when it was opened.
-    generation_found: u64,
-    /// Others said that it has not forgotten.
-    confirmed: AtomicBool,
+    /// What the generation was in which process.
+    lives: Lives,
     /// Of the newest journal file in which something is durable.
     generation: AtomicU64,
     poison: Arc<Poison>,
@@ -187,8 +187,7 @@ impl Storage {
             storage_id,
             process: disk.process(),
             boot,
-            generation_found: recovered.generation_found,
-            confirmed: AtomicBool::new(false),
+            lives: recovered.manifest.lives,
             generation: AtomicU64::new(recovered.manifest.counter),
             poison,
             queue: Mutex::default(),
@@ -423,20 +422,16 @@ impl Storage {
         self.inner.generation.load(Ordering::Acquire)
     }
 
-    /// The generation that the disk could tell when this process opened it; 0 of a new store. If
-    /// anybody was shown a higher one before, the disk has forgotten something since: an older
-    /// image of it was put back. The new [`generation`](Self::generation) cannot tell that, since
-    /// each start goes on above what it found; so a process that opened it after one that was not
-    /// [confirmed](Self::confirm) is told what that one found.
+    /// Whether the disk was ever at this generation, in this process or one before. If anybody was shown
+    /// one that it never was at, the disk has forgotten something: an older image of it was put back, or
+    /// another copy of it was used. However often it was started since, as each start goes on with
+    /// generations of its own.
     #[must_use]
-    pub fn generation_found(&self) -> u64 {
-        self.inner.generation_found
-    }
-
-    /// Notes that others remember no more of this disk than it shows itself. `done` is told once that
-    /// is durable.
-    pub fn confirm(&self, done: Done) {
-        self.submit(Request::Confirm { done: Reply::new(done) });
+    pub fn was_at(&self, generation: u64) -> bool {
+        // In this order: what was shown is not above what is read after.
+        let now = self.generation();
+        self.inner.lives.had(generation, now)
+            || (planted::has(planted::Bug::StartConfirms) && generation <= now)
     }
 
     /// Whether the loglet was created by this process, since it opened the store. Only then is it

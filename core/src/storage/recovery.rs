@@ -26,13 +26,17 @@ use super::error::{StorageError, io_error};
 use super::identity::NAMES;
 use super::journal::{self, Control, JOURNAL, JournalFile, PAGE, Record, Replay, journal_path};
 use super::keep::Ring;
-use super::manifest::{MANIFEST, Manifest};
+use super::manifest::{Lives, MANIFEST, Manifest};
 use super::state::{Extent, LogletState, Spared};
 use super::{PlantedBug, StorageOptions};
+use crate::env::{self, planted};
 use crate::error::{Error, ErrorCode};
 
-/// Epochs and start counters: the start is above these bits, the journal file in it below.
-const START_SHIFT: u32 = 20;
+/// Epochs and start counters: the start is above these bits; below are chance, for each start, and the
+/// journal file in it.
+const START_SHIFT: u32 = 40;
+/// The counter of a store's first start: of one that is new there is no copy.
+const FIRST: u64 = 1 << 20;
 
 /// A store that can be appended to.
 pub(crate) struct Recovered {
@@ -41,8 +45,6 @@ pub(crate) struct Recovered {
     pub(crate) ring: Ring,
     /// Directories of loglets that are gone; to be removed.
     pub(crate) dead: Vec<LogletId>,
-    /// The highest generation that the disk shows.
-    pub(crate) generation_found: u64,
 }
 
 /// What replay found, apart from the manifest's state that it changed.
@@ -57,8 +59,6 @@ struct Replayed {
     changed: BTreeSet<LogletId>,
     /// Files that nothing needs: trimmed, or made for a commit that did not come to be.
     dead: BTreeSet<FileKey>,
-    /// Others confirmed the disk since the manifest was written.
-    confirmed: bool,
 }
 
 /// Makes the directories of a new store. Nothing is durable in it until its first manifest is.
@@ -98,7 +98,7 @@ pub(crate) fn create(
         journal_file: 0,
         clean: true,
         boot,
-        unconfirmed: None,
+        lives: Lives::default(),
         loglets: BTreeMap::new(),
         spared: BTreeMap::new(),
     })
@@ -174,12 +174,13 @@ pub(crate) fn recover(
     let clean = recovery.manifest.clean;
     let mut manifest = recovery.manifest;
     let reached = manifest.counter.max(end.epoch);
-    let unconfirmed = manifest.unconfirmed.filter(|_| !replayed.confirmed);
-    let generation_found = unconfirmed.unwrap_or(reached);
-    manifest.unconfirmed = Some(generation_found);
-    let counter = reached + options.journal_files_max as u64;
-    manifest.counter = ((counter >> START_SHIFT) + 1) << START_SHIFT;
+    manifest.counter = match reached {
+        0 => FIRST,
+        _ => after(reached + options.journal_files_max as u64),
+    };
     manifest.epoch = manifest.counter;
+    let lives = manifest.lives.clone();
+    manifest.lives.begin(reached, manifest.counter);
     manifest.sequence = end.sequence;
     manifest.clean = false;
     manifest.boot = boot;
@@ -191,8 +192,10 @@ pub(crate) fn recover(
             manifest.clean = true;
             replace(disk.as_ref(), root, &manifest)?;
             manifest.clean = false;
-            manifest.counter += 1 << START_SHIFT;
+            manifest.counter = after(manifest.counter);
             manifest.epoch = manifest.counter;
+            manifest.lives = lives;
+            manifest.lives.begin(reached, manifest.counter);
             fresh_journal(disk.as_ref(), root, journals, Some(named), options)?
         }
         other => other?,
@@ -218,7 +221,14 @@ pub(crate) fn recover(
             publish(files, state, (*id, extent.base), *extent);
         }
     }
-    Ok(Recovered { manifest, committer, ring, dead, generation_found })
+    Ok(Recovered { manifest, committer, ring, dead })
+}
+
+/// Where the counter goes on in another process: above all before, at a place that another copy of the
+/// disk does not draw.
+fn after(counter: u64) -> u64 {
+    let chance = env::random_u128() as u64 & ((1 << (START_SHIFT - 1)) - 1);
+    (((counter >> START_SHIFT) + 1) << START_SHIFT) | chance
 }
 
 fn replace(disk: &dyn Disk, root: &Path, manifest: &Manifest) -> Result<(), Error> {
@@ -240,7 +250,8 @@ fn publish(files: &DataFiles, state: &LogletState, key: FileKey, extent: Extent)
 
 /// The journal file to go on with. After a clean end the old ones are used again under the new
 /// epoch, up to number `reuse`, which the manifest names: a later one may be what a start left that
-/// failed before the file's name was durable. Otherwise a new file is made, since one of the old ones may be why the store stopped.
+/// failed before the file's name was durable. Otherwise a new file is made, since one of the old ones
+/// may be why the store stopped.
 fn fresh_journal(
     disk: &dyn Disk,
     root: &Path,
@@ -253,7 +264,8 @@ fn fresh_journal(
     let next_len = (first_len * 4).min(options.journal_file_bytes);
     let mut ring = Ring { next_number, next_len, ..Ring::default() };
     let whole = |file: &JournalFile| file.len >= first_len && file.len.is_multiple_of(PAGE);
-    let durable = |file: &JournalFile| reuse.is_some_and(|named| file.number <= named);
+    let unnamed = planted::has(planted::Bug::ReusesUnnamed);
+    let durable = |file: &JournalFile| reuse.is_some_and(|named| file.number <= named || unnamed);
     let (mut good, mut old): (Vec<_>, Vec<_>) =
         journals.into_iter().partition(|file| whole(file) && durable(file));
     good.sort_by_key(|file| file.len);
@@ -604,7 +616,6 @@ fn apply(
             state.start_at(file, start, position);
             replayed.changed.insert(id);
         }
-        Record::Control(Control::Confirm) => replayed.confirmed = true,
         Record::Control(Control::Retire { log, bound, live }) => {
             let now = Spared::by(bound, &live);
             loglets.retain(|id, _| id.log != log || now.spares(id.segment));

@@ -339,40 +339,39 @@ fn a_loglet_is_born_in_one_life_of_the_store() {
 }
 
 /// Rises with starts and journal files, is never shown before it is durable, and an older image of
-/// the disk shows less than was seen.
+/// the disk does not know what was seen.
 #[test]
 fn the_generation_tells_an_older_image() {
     let disk = SimDisk::new();
     let store = open(&disk).unwrap();
-    assert_eq!(store.generation_found(), 0);
-    wait(|done| store.confirm(done)).unwrap();
+    assert!(store.was_at(0) && store.was_at(store.generation()));
+    assert!(!store.was_at(store.generation() + 1));
     create(&store, 1, 0).unwrap();
     let first = store.generation();
     let image = disk.crash(|_| true);
-    let mut seen = first;
-    let mut rises = 0;
+    let mut seen = vec![first];
     for seq in 0..40 {
         append(&store, 1, batch(1, seq, &[3000])).unwrap();
         let now = store.generation();
-        assert!(now >= seen);
-        if now > seen {
-            rises += 1;
-            // At this very moment: whatever the machine loses, the disk shows as much.
-            let found = open(&disk.crash(|_| false)).unwrap().generation_found();
-            assert!(found >= now, "{found} of {now}");
+        if now == *seen.last().unwrap() {
+            continue;
         }
-        seen = now;
+        assert!(now > *seen.last().unwrap());
+        seen.push(now);
+        // At this very moment: whatever the machine loses, the disk knows it.
+        assert!(open(&disk.crash(|_| false)).unwrap().was_at(now));
     }
-    assert!(rises >= 3, "{rises} journal files");
+    assert!(seen.len() > 3, "{} journal files", seen.len() - 1);
     for later in [disk.crash(|_| false), disk.kill()] {
         let later = open(&later).unwrap();
-        assert!(later.generation_found() >= seen && later.generation() > later.generation_found());
+        assert!(seen.iter().all(|seen| later.was_at(*seen)));
+        assert!(later.generation() > *seen.last().unwrap());
     }
     // However often it is started, killed and closed before anybody is asked.
     let mut image = image;
     for close in [false, true, false] {
         let restored = open(&image).unwrap();
-        assert!(restored.generation_found() < seen, "behind what was seen");
+        assert!(restored.was_at(first) && seen[1..].iter().all(|seen| !restored.was_at(*seen)));
         if close {
             restored.close().unwrap();
         }
@@ -380,15 +379,28 @@ fn the_generation_tells_an_older_image() {
     }
     store.close().unwrap();
     let store = open(&disk).unwrap();
-    assert!(store.generation_found() >= seen && store.generation() > store.generation_found());
-    // Confirmed, so the next one is measured by this one.
-    let now = store.generation();
-    wait(|done| store.confirm(done)).unwrap();
-    for disk in [disk.crash(|_| false), disk.kill()] {
-        assert!(open(&disk).unwrap().generation_found() >= now);
+    assert!(seen.iter().all(|seen| store.was_at(*seen)) && store.was_at(store.generation()));
+}
+
+/// Two copies of one directory go on with generations of their own, and neither knows the other's.
+#[test]
+fn copies_of_a_disk_do_not_know_each_others_generations() {
+    let disk = SimDisk::new();
+    let before = open(&disk).unwrap().generation();
+    let (one, two) = (open(&disk.kill()).unwrap(), open(&disk.kill()).unwrap());
+    assert!(one.was_at(before) && two.was_at(before));
+    assert!(!one.was_at(two.generation()) && !two.was_at(one.generation()));
+}
+
+/// Of very many starts the latest are told apart, and older ones are not taken for another's.
+#[test]
+fn a_disk_that_was_started_very_often_knows_its_first_generation() {
+    let disk = SimDisk::new();
+    let first = open(&disk).unwrap().generation();
+    for _ in 0..150 {
+        drop(open(&disk).unwrap());
     }
-    store.close().unwrap();
-    assert!(open(&disk).unwrap().generation_found() >= now);
+    assert!(open(&disk).unwrap().was_at(first));
 }
 
 /// Catch-up reads of several threads at once use few buffers, over and over.

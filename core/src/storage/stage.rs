@@ -23,6 +23,7 @@ use super::error::StorageError;
 use super::journal::Control;
 use super::reply::Reply;
 use super::state::{Loglet, LogletState, Spared};
+use crate::env::{planted, sometimes};
 
 /// Where an append goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +67,6 @@ pub(super) struct Block {
     /// Batches that there was no room for: the writer's later ones must not overtake them.
     pub(super) refused: Vec<(LogletId, WriterId, u64)>,
     pub(super) mark: bool,
-    pub(super) confirmed: bool,
 }
 
 /// A loglet as the block will leave it.
@@ -143,17 +143,17 @@ impl Inner {
                 (done, self.stage_append(committer, block, id, place, batch))
             }
             Request::Create { id, base, done } => (done, self.stage_create(block, id, base)),
-            Request::Seal { id, done } => (done, self.stage_seal(block, id)),
+            Request::Seal { id, done } => {
+                if matches!(room, Room::Control(_)) {
+                    sometimes!("a full disk took a seal");
+                }
+                (done, self.stage_seal(block, id))
+            }
             Request::Trim { id, keep_from, beyond, done } => {
                 (done, self.stage_trim(block, id, keep_from, beyond))
             }
             Request::Retire { log, live, bound, done } => {
                 (done, Ok(self.stage_retire(block, log, live, bound)))
-            }
-            Request::Confirm { done } => {
-                block.confirmed = true;
-                block.control(&Control::Confirm);
-                (done, Ok(Answer::Settled(Ok(LogletPos(0)))))
             }
             Request::Start { id, file, start, position } => {
                 self.stage_start(block, id, file, start, position);
@@ -192,7 +192,12 @@ impl Inner {
             _ => log.repair(first, batch.count()),
         };
         let verdict = verdict.map_err(|refusal| match refusal {
-            Refusal::Sealed => StorageError::Sealed,
+            Refusal::Sealed => {
+                if first.plus(batch.count()) <= tail {
+                    sometimes!("a duplicate was refused after a seal");
+                }
+                StorageError::Sealed
+            }
             Refusal::NotSealed => StorageError::NotSealed,
             Refusal::Gap { .. } => StorageError::Gap { tail },
             Refusal::Conflict { .. } => StorageError::Conflict { tail },
@@ -282,7 +287,7 @@ impl Inner {
             Err(_) => {}
         }
         let spared = self.spared(block, id.log);
-        if !spared.spares(id.segment) {
+        if !spared.spares(id.segment) && !planted::has(planted::Bug::RemakesDeleted) {
             return Err(StorageError::Retired { bound: spared.bound });
         }
         self.files.create((id, base))?;

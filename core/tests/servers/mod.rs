@@ -22,6 +22,8 @@ pub(crate) struct Cluster {
     pub(crate) runtime: Option<tokio::runtime::Runtime>,
     /// Of servers that are started from now on.
     pub(crate) rebuild_after: Duration,
+    /// What else each of them is told, by its index.
+    pub(crate) edit: fn(usize, &mut ServerConfig),
 }
 
 impl Drop for Cluster {
@@ -45,13 +47,17 @@ pub(crate) fn config(dir: PathBuf) -> ServerConfig {
 
 impl Cluster {
     pub(crate) async fn start(count: usize) -> Cluster {
+        Cluster::start_with(count, |_, _| {}).await
+    }
+
+    pub(crate) async fn start_with(count: usize, edit: fn(usize, &mut ServerConfig)) -> Cluster {
         let dirs: Vec<_> = (0..count).map(|_| tempfile::tempdir().expect("a directory")).collect();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = Some(runtime.expect("a runtime"));
         let servers = (0..count).map(|_| None).collect();
         let rebuild_after = ServerConfig::default().rebuild_after;
         let addresses = Vec::new();
-        let mut cluster = Cluster { servers, dirs, addresses, runtime, rebuild_after };
+        let mut cluster = Cluster { servers, dirs, addresses, runtime, rebuild_after, edit };
         for at in 0..count {
             cluster.launch(at).await;
         }
@@ -68,6 +74,7 @@ impl Cluster {
     pub(crate) async fn launch(&mut self, at: usize) {
         let mut config = config(self.dirs[at].path().join("data"));
         config.rebuild_after = self.rebuild_after;
+        (self.edit)(at, &mut config);
         if let Some(address) = self.addresses.get(at) {
             config.listen.clone_from(address);
         }

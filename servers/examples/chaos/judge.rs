@@ -1,9 +1,8 @@
 //! What the clients of one log saw, put together, and the verdict on it.
 //!
-//! The exact checker of histories (`virtuallog::testing::history`) has the last word on order, loss and
-//! doubling. Three things are added here, because only here they can be seen: what a reader passed over
-//! must not exist, what replicas have on their disks must be the log, and every entry must be on a majority
-//! of them.
+//! The exact checker of histories (`virtuallog::testing::history`) has the last word on order, loss,
+//! doubling and what readers passed over. Two things are added here, because only here they can be seen:
+//! what replicas have on their disks must be the log, and every entry must be on a majority of them.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -88,8 +87,6 @@ pub(crate) struct Appends {
 #[derive(Debug, Default)]
 pub(crate) struct Story {
     ops: Vec<Op>,
-    /// Ranges that a reader passed over: nothing may ever stand there.
-    passed: Vec<(u64, u64)>,
     /// Failures of calls by code, appends included.
     pub(crate) errors: BTreeMap<String, u64>,
     /// Appends that were in doubt until they were looked up.
@@ -131,9 +128,13 @@ impl Story {
             }
             Line::Entry { from, to, position, value, after } => {
                 op(from, to, What::Value { position, value });
-                self.pass(after, position);
+                if after != position {
+                    op(from, to, What::Passed { from: after, to: position });
+                }
             }
-            Line::End { position, after } => self.pass(after, position),
+            Line::End { position, after } => {
+                op(0, 0, What::Passed { from: after, to: position });
+            }
             Line::Trimmed { from, to, position, kept } => {
                 op(from, to, What::Trimmed { position, first_kept: kept });
             }
@@ -142,12 +143,6 @@ impl Story {
                     .push(format!("I2: the entry at {position} is nothing that anybody appended"));
             }
             Line::Error { call, error, message } => self.failed(&call, &error, &message),
-        }
-    }
-
-    fn pass(&mut self, from: u64, to: u64) {
-        if from != to {
-            self.passed.push((from, to));
         }
     }
 
@@ -207,23 +202,14 @@ impl Story {
 
     /// How many observations there are besides appends.
     pub(crate) fn observations(&self) -> usize {
-        self.ops.iter().filter(|op| !matches!(op.what, What::Append { .. })).count()
+        let own = |op: &&Op| matches!(op.what, What::Append { .. } | What::Passed { .. });
+        self.ops.iter().filter(|op| !own(op)).count()
     }
 
     /// The verdict on what was seen; `last` is what the log holds.
     pub(crate) fn judge(&mut self, last: &Final) {
         if let Err(why) = history::check(&self.ops, last) {
             self.findings.extend(why.lines().map(String::from));
-        }
-        let mut told = 0;
-        for &(from, to) in &self.passed {
-            let at = last.entries.partition_point(|(position, _)| *position < from);
-            let missed = last.entries.get(at).filter(|(position, _)| *position < to);
-            if from > to || missed.is_some() && told < TOLD_MAX {
-                told += 1;
-                self.findings
-                    .push(format!("I6: a reader went from {from} to {to}, past {missed:?}"));
-            }
         }
     }
 }

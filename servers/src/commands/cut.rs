@@ -172,6 +172,30 @@ impl Cutter {
     }
 }
 
+/// For a fuzzer: see `hostile.rs`.
+pub(crate) fn fuzz(input: &[u8]) {
+    let Some((kind, bytes)) = input.split_first() else { return };
+    let (cut, joined): (Cut, Option<&[u8]>) = match kind % 4 {
+        0 => (Cut::After(Delimiter::line_feed()), Some(b"\n")),
+        1 => (Cut::After(Delimiter(b"--".to_vec())), Some(b"--")),
+        2 => (Cut::Whole, Some(b"")),
+        _ => (Cut::Json, None),
+    };
+    let mut cutter = Cutter::new(Box::new(io::Cursor::new(bytes.to_vec())), "the input", cut);
+    let mut all: Vec<Bytes> = Vec::new();
+    while let Ok(group) = cutter.next_group() {
+        assert!(group.iter().all(|entry| entry.len() <= ENTRY_BYTES_MAX));
+        if group.is_empty() {
+            let whole = joined.map(|between| all.join(between));
+            let same = |whole: Vec<u8>, end: &[u8]| [&whole[..], end].concat() == bytes;
+            let kept = whole.zip(joined);
+            assert!(kept.is_none_or(|(whole, end)| same(whole.clone(), b"") || same(whole, end)));
+            return;
+        }
+        all.extend(group);
+    }
+}
+
 /// All of it, or one byte more than any log takes: enough to tell that it is too large.
 fn read_whole(input: &mut impl BufRead) -> io::Result<Vec<u8>> {
     let mut entry = Vec::new();

@@ -4,6 +4,7 @@
 //! when it is told to. What a server does is the core's; what its settings are is in `settings`; how it
 //! lives and ends is in `serve`.
 
+mod connection;
 mod serve;
 pub(crate) mod settings;
 

@@ -24,6 +24,7 @@ use virtuallog::Error;
 use virtuallog::loglet::LogletProvider;
 use virtuallog::server::Server;
 
+use super::connection::Http;
 use super::settings::{LogFormat, Settings};
 use crate::grpc::{self, Gateway};
 use crate::output::{Output, Report, Stop};
@@ -117,7 +118,7 @@ async fn live(
     let mut others = server.other_connections().expect("it is asked for this once");
     // Only `stop` ends the gateway: that no more connections come is for the server to tell.
     let incoming = stream::poll_fn(move |cx| match others.poll_recv(cx) {
-        Poll::Ready(Some(tcp)) => Poll::Ready(Some(tcp.set_nodelay(true).map(|()| tcp))),
+        Poll::Ready(Some(other)) => Poll::Ready(Some(Http::new(other))),
         Poll::Ready(None) | Poll::Pending => Poll::Pending,
     });
     let (stop, stopped) = oneshot::channel::<()>();

@@ -207,6 +207,13 @@ impl PaxosNode {
         self.0.0.applied.subscribe()
     }
 
+    /// Whether this server's part was there once and is gone: what it promised is forgotten, and it must
+    /// never vote again, though it learns from the others what the registers are.
+    #[must_use]
+    pub fn forgot(&self) -> bool {
+        self.0.0.local().store.forgot()
+    }
+
     /// The sync that failed, if one did: nothing is answered any more, and the server has to end.
     #[must_use]
     pub fn failed(&self) -> Option<Error> {

@@ -4,6 +4,9 @@
 //! Everything blocks. Whoever holds it makes a step of the acceptor and persists it before the answer
 //! goes out, one after the other: a cluster's registers change too rarely for more.
 //!
+//! Beside the directory stands a mark that there was a file: so one that is gone is told from one that
+//! never was, and its acceptor has forgotten what it promised, for ever, whatever it is taught later.
+//!
 //! A write that fails, for example since the disk is full, takes the acceptor back to what the disk
 //! has. A sync that fails ends everything: nothing is known any more.
 
@@ -20,6 +23,7 @@ use virtuallog_protocol::record::Crc32c;
 use crate::error::{Error, ErrorCode};
 use crate::storage::disk::{Disk, DiskFile, OpenMode, is_full, read_exact_at};
 use crate::storage::error::{Poison, io_error};
+use crate::storage::whole::Whole;
 
 const FILE: &str = "acceptor";
 const TEMPORARY: &str = "acceptor.new";
@@ -33,6 +37,10 @@ const RECORD_HEAD_LEN: usize = 20;
 const REPLACE_AFTER: u64 = 1 << 20;
 /// More than a file grows to; a longer one is damaged.
 const FILE_BYTES_MAX: u64 = 4 * (MESSAGE_BYTES_MAX as u64 + REPLACE_AFTER);
+
+/// Stands beside the directory from when there is a file in it: whether that was lost since.
+const BEGUN: Whole =
+    Whole { name: "paxos.begun", temporary: "paxos.begun.new", magic: *b"VLB\x01", version: 1 };
 
 /// A record's body.
 #[derive(Clone, PartialEq, Message)]
@@ -57,6 +65,8 @@ pub(super) struct Store {
     image_end: u64,
     /// True when a record says that all before it is durable.
     marked: bool,
+    begun: bool,
+    forgot: bool,
     poison: Poison,
 }
 
@@ -71,10 +81,10 @@ impl Store {
         me: Member,
     ) -> Result<(Store, Acceptor), Error> {
         disk.create_dir(dir).map_err(|e| io_error("make directory", dir, e))?;
-        if let Some(parent) = dir.parent() {
-            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-            disk.sync_dir(parent).map_err(|e| io_error("sync directory", parent, e))?;
-        }
+        let parent = beside(dir);
+        disk.sync_dir(parent).map_err(|e| io_error("sync directory", parent, e))?;
+        let lost = |body: &[u8]| <[u8; 1]>::try_from(body).ok().map(|[lost]| lost != 0);
+        let begun = BEGUN.read(&*disk, parent, lost)?;
         let mut store = Store {
             disk,
             dir: dir.to_owned(),
@@ -84,14 +94,37 @@ impl Store {
             durable: 0,
             image_end: 0,
             marked: true,
+            begun: begun.is_some(),
+            forgot: begun == Some(true),
             poison: Poison::default(),
         };
         let acceptor = store.load()?;
+        match (begun, store.file.is_some()) {
+            (None, true) => store.begin(false)?,
+            (Some(false), false) => store.begin(true)?,
+            _ => {}
+        }
         if acceptor.registers().applied() > 0 {
             // What was read may be in memory only, and behind it may lie a torn end.
             store.replace(&acceptor)?;
         }
         Ok((store, acceptor))
+    }
+
+    /// Whether there was a file once, and it was lost.
+    pub(super) fn forgot(&self) -> bool {
+        self.forgot
+    }
+
+    /// Notes that there is a file from now on, or that it was lost.
+    fn begin(&mut self, lost: bool) -> Result<(), Error> {
+        let parent = beside(&self.dir);
+        let path = parent.join(BEGUN.name);
+        let written = BEGUN.replace(&*self.disk, parent, &[u8::from(lost)]);
+        let written = written.map_err(|error| self.poison.set("replace", &path, error))?;
+        written.map_err(|error| io_error("replace", &path, error))?;
+        (self.begun, self.forgot) = (true, lost);
+        Ok(())
     }
 
     /// The sync that failed, if one did.
@@ -121,7 +154,11 @@ impl Store {
                 let file = file.clone();
                 self.append(&*file, persist.iter().cloned().map(Some), sync)
             }
-            _ => self.replace(acceptor),
+            // Before anybody has an answer of this file it is noted that there is one.
+            _ => self.replace(acceptor).and_then(|()| match self.begun {
+                true => Ok(()),
+                false => self.begin(false),
+            }),
         };
         if written.is_err() && self.poison.check().is_ok() {
             // The acceptor must not remember what the disk does not.
@@ -294,6 +331,12 @@ impl Store {
         }
         Ok(bytes.get_u64_le())
     }
+}
+
+/// Where the mark is: not in the directory, so that it is not lost with it.
+fn beside(dir: &Path) -> &Path {
+    let parent = dir.parent().unwrap_or(dir);
+    if parent.as_os_str().is_empty() { Path::new(".") } else { parent }
 }
 
 /// A record that holds.

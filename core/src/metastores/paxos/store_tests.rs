@@ -79,7 +79,7 @@ fn the_file_is_replaced_when_it_has_grown() {
         let (_, len) = disk.all_files().into_iter().find(|(path, _)| *path == file()).expect("it");
         assert!(len < 3 << 20, "{len} bytes");
     }
-    assert_eq!(disk.all_files().len(), 1);
+    assert_eq!(disk.all_files().iter().filter(|(path, _)| path.starts_with(DIR)).count(), 1);
     let (_, again) = open(&disk).expect("opens");
     assert_eq!(again.image(), acceptor.image());
 }
@@ -184,6 +184,48 @@ fn bytes_are_frozen() {
     let bytes = disk.content(&file()).expect("it is there");
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(hex, frozen);
+}
+
+#[test]
+fn an_acceptor_whose_file_was_lost_has_forgotten_for_ever() {
+    let disk = SimDisk::new();
+    let (store, _) = open(&disk).expect("opens");
+    assert!(!store.forgot());
+    // One that never had a file has nothing to forget, however often it is started.
+    let (mut store, mut acceptor) = open(&disk).expect("opens");
+    assert!(!store.forgot());
+    begin(&mut store, &mut acceptor);
+    assert!(!open(&disk.kill()).expect("opens").0.forgot());
+    disk.remove_file(&file()).expect("removed");
+    let (mut store, mut acceptor) = open(&disk).expect("opens");
+    assert!(store.forgot());
+    // Taught by the others it knows the registers, and not what it promised.
+    begin(&mut store, &mut acceptor);
+    assert!(acceptor.registers().applied() > 0);
+    for disk in [disk.kill(), disk.crash(|_| false)] {
+        assert!(open(&disk).expect("opens").0.forgot());
+    }
+}
+
+/// Wherever it crashes while it is begun: what is there then was not lost.
+#[test]
+fn a_crash_while_it_is_begun_is_no_loss() {
+    let whole = SimDisk::new();
+    let (mut store, mut acceptor) = open(&whole).expect("opens");
+    begin(&mut store, &mut acceptor);
+    for operation in 1..=whole.operations() {
+        let disk = SimDisk::new();
+        disk.stop_at(operation);
+        if let Ok((mut store, mut acceptor)) = open(&disk) {
+            let registers = Registers::init(CLUSTER, vec![me()], BTreeMap::new());
+            let snapshot = registers.expect("one member").encode();
+            let learn = Ask::Learn(CatchUp { snapshot, decided: Vec::new() });
+            let _ = step(&mut store, &mut acceptor, learn);
+        }
+        for disk in [disk.kill(), disk.crash(|_| false), disk.crash(|_| true)] {
+            assert!(!open(&disk).expect("opens").0.forgot(), "at operation {operation}");
+        }
+    }
 }
 
 #[test]
