@@ -69,6 +69,19 @@ fn truncate_keeps_what_is_alive() {
     let cut = chain.truncate(LogPos(10_000), 9).expect("open").expect("two dead segments");
     assert_eq!((cut.first(), cut.segments.len()), (LogPos(150), 1));
     assert_eq!(cut.locate(LogPos(149)), None);
+    let ended = chain.propose(None, 2).and_then(|c| c.complete(LogletPos(7), 3)).expect("open");
+    let cut = ended.truncate(LogPos(10_000), 9).expect("ended").expect("two dead segments");
+    assert_eq!((cut.first(), cut.segments.len()), (LogPos(150), 1), "a chain is never empty");
+}
+
+#[test]
+fn another_target_takes_a_fresh_index() {
+    let proposed = new().propose(Some(config("a")), 2).expect("open");
+    let again = proposed.retarget(config("b"), 3).expect("proposed");
+    assert_eq!(again.next, Some(Next::Extend { index: 2, config: config("b") }));
+    assert_eq!(new().retarget(config("b"), 3), Err(ChainError::NotBusy));
+    let ending = new().propose(None, 2).expect("open");
+    assert_eq!(ending.retarget(config("b"), 3), Err(ChainError::NotBusy));
 }
 
 #[test]
@@ -83,6 +96,7 @@ fn modify_takes_a_reserved_number_and_keeps_boundaries() {
     assert_eq!((chain.live(), modified.live()), ((vec![0, 1, 2], 3), (vec![2, 1], 3)));
     let segment = modified.segment(0).expect("still there");
     assert_eq!((segment.loglet, segment.to_loglet(LogPos(1))), (2, LogletPos(5)));
+    assert_eq!(segment.to_log(LogletPos(5)), LogPos(1));
 }
 
 #[test]
@@ -201,11 +215,105 @@ fn the_target_of_a_change_under_way_has_a_fresh_index() {
 }
 
 #[test]
+fn a_version_follows_only_what_it_may_follow() {
+    // [0 A 10 B ...), with B about to be followed, and what comes of it.
+    let old = extended(&new(), 10).propose(Some(config("c")), 5).expect("open");
+    let good = old.complete(LogletPos(5), 6).expect("proposed");
+    assert_eq!(old.check_change(&good), Ok(()));
+    let after = |edit: &dyn Fn(&mut Chain)| {
+        let mut chain = good.clone();
+        edit(&mut chain);
+        old.check_change(&chain)
+    };
+    let broken = |why| Err(ChainError::Broken(why));
+    let one = broken("a change is one version of the same log");
+    assert_eq!(after(&|chain| chain.log = LogId(6)), one);
+    assert_eq!(after(&|chain| chain.version += 1), one);
+    let back = broken("first position and index counter never go back");
+    assert_eq!(good.check_change(&Chain { version: good.version + 1, ..new() }), back);
+    let lower = Chain { version: good.version + 1, next_index: 3, ..good.clone() };
+    let higher = Chain { next_index: 4, ..good.clone() };
+    assert_eq!(higher.check_change(&lower), back);
+    let cut = good.truncate(LogPos(10), 7).expect("open").expect("one dead segment");
+    let restored = Chain { version: cut.version + 1, ..good.clone() };
+    assert_eq!(cut.check_change(&restored), back);
+    assert_eq!(after(&|chain| drop(chain.segments.remove(0))), Ok(()), "a dead one may go");
+    let gone = after(&|chain| drop(chain.segments.drain(..2)));
+    assert_eq!(gone, broken("only dead leading segments are dropped"));
+    let boundary = broken("a boundary never changes");
+    let moved = |chain: &mut Chain| {
+        chain.segments[0].stop = Some(LogPos(9));
+        chain.segments[1].start = LogPos(9);
+    };
+    assert_eq!(after(&moved), boundary);
+    assert_eq!(after(&|chain| chain.segments[0].start = LogPos(1)), boundary);
+    let loglet = broken("an open segment keeps its loglet");
+    assert_eq!(after(&|chain| chain.segments[1].base = LogletPos(1)), loglet);
+    let unasked = broken("a segment appears only by completing `next`");
+    let quiet = Chain { next: None, ..old.clone() };
+    assert_eq!(quiet.check_change(&good), unasked);
+}
+
+#[test]
+fn a_chain_that_breaks_an_invariant_is_refused() {
+    let with = |edit: &dyn Fn(&mut Chain)| {
+        let mut chain = extended(&extended(&new(), 100), 50);
+        edit(&mut chain);
+        Chain::decode(&chain.encode()).map(drop)
+    };
+    let broken = |why| Err(ChainError::Broken(why));
+    let order = broken("segments are contiguous and ascending");
+    assert_eq!(with(&|chain| chain.segments[1].start = LogPos(99)), order);
+    assert_eq!(with(&|chain| chain.segments[0].index = 1), order);
+    let stops = broken("a segment stops at or after its start");
+    assert_eq!(with(&|chain| chain.segments[0].start = LogPos(101)), stops);
+    assert_eq!(with(&|chain| chain.segments[0].start = LogPos(100)), Ok(()), "an empty one");
+    let open = broken("the last segment is open unless the log was ended");
+    assert_eq!(with(&|chain| chain.life = Life::Ended), open);
+    assert_eq!(with(&|chain| chain.segments[2].stop = Some(LogPos(200))), open);
+    let over = |chain: &mut Chain| {
+        (chain.life, chain.next) = (Life::Moved { url: "x".into() }, Some(Next::End));
+    };
+    assert_eq!(with(&over), broken("a log that is over has no next"));
+    let points = broken("a log on its way points back to where it lives");
+    assert_eq!(with(&|chain| chain.copy_of = Some(3)), points);
+    let twice = broken("no loglet number is used twice");
+    assert_eq!(with(&|chain| chain.segments[0].loglet = 1), twice);
+}
+
+#[test]
+fn segments_have_a_limit() {
+    let mut chain = new();
+    while chain.segments.len() < CHAIN_SEGMENTS_MAX {
+        let index = chain.take_index();
+        let last = chain.segments.last_mut().expect("never empty");
+        last.stop = Some(last.start);
+        let next = Segment { index, loglet: index, stop: None, ..last.clone() };
+        chain.segments.push(next);
+    }
+    assert_eq!(Chain::decode(&chain.encode()), Ok(chain.clone()));
+    assert_eq!(chain.propose(Some(config("more")), 2), Err(ChainError::TooLong));
+    let again = Segment { stop: Some(chain.first()), ..chain.segments[0].clone() };
+    chain.segments.insert(0, again);
+    assert_eq!(chain.check(), Err(ChainError::TooLong));
+}
+
+#[test]
 fn parameters_have_a_limit() {
+    let most = LogletConfig { params: vec![0; LOGLET_PARAMS_MAX].into(), ..config("far") };
+    assert!(new().propose(Some(most.clone()), 2).is_ok());
     let long = LogletConfig { params: vec![0; LOGLET_PARAMS_MAX + 1].into(), ..config("far") };
     let broken = Err(ChainError::Broken("the parameters of a loglet have a limit"));
     assert_eq!(new().propose(Some(long.clone()), 2), broken);
     assert_eq!(new().arriving("memory:x".into(), 1, 2, |_| long.clone()), broken);
+    let read = |config| {
+        let mut chain = new();
+        chain.segments[0].config = config;
+        Chain::decode(&chain.encode()).map(drop)
+    };
+    let damaged = Err(ChainError::Damaged("configuration of a loglet"));
+    assert_eq!((read(most), read(long)), (Ok(()), damaged.clone()));
+    assert_eq!(read(LogletConfig { kind: String::new(), ..config("far") }), damaged);
 }
 
 #[derive(Clone, Debug)]

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::messages::{MEMBERS_MAX, PUTS_MAX, VALUE_BYTES_MAX};
+use super::acceptor::{KEPT_BYTES_MAX, KEPT_MAX};
+use super::messages::{Id, MEMBERS_MAX, PUTS_BYTES_MAX, PUTS_MAX, VALUE_BYTES_MAX};
 use super::registers::{NONCES_MAX, STATE_BYTES_MAX};
 use super::*;
-use crate::limits::COUNTER_MAX;
+use crate::limits::{COUNTER_MAX, NAME_CHARS_MAX};
 
 const CLUSTER: u128 = 7;
 
@@ -211,6 +212,139 @@ fn who_has_no_vote_says_how_far_it_is() {
 }
 
 #[test]
+fn whoever_is_of_another_cluster_is_told_nothing_and_changes_nothing() {
+    let newer = {
+        let mut other = Registers::init(8, members(1..=3), BTreeMap::new()).expect("members");
+        decide(&mut other, Vec::new());
+        CatchUp { snapshot: other.encode(), decided: Vec::new() }
+    };
+    let accept = Ask::Accept(vote(&registers(), 1, Vec::new()));
+    for ask in [prepare(2, 1), accept, Ask::Learn(newer.clone()), Ask::Fetch(0), Ask::Read(())] {
+        let mut acceptor = acceptor();
+        let step = acceptor.step(PaxosRequest::new(8.into(), ask));
+        let told = State { storage: member(1).storage, ..State::default() };
+        assert_eq!((step.persist, step.reply.tell), (vec![], Some(Tell::State(told))));
+        assert_eq!(acceptor, self::acceptor());
+    }
+    // Nor does one of its own carry what is of another one.
+    let mut own = acceptor();
+    assert!(own.learned(newer.clone()).persist.is_empty());
+    let mut blank = Acceptor::new(member(1), Registers::blank());
+    assert_eq!((blank.voting(), blank.me()), (false, member(1)));
+    assert!(blank.learned(newer).sync, "one that knows of no cluster yet takes it");
+}
+
+#[test]
+fn an_acceptor_says_what_it_knows() {
+    let mut acceptor = acceptor();
+    assert!(acceptor.voting());
+    let Tell::State(state) = ask(&mut acceptor, Ask::Read(())) else { panic!("a state") };
+    assert_eq!((state.applied, state.counts, state.votes, state.accepted), (1, true, true, false));
+    let Tell::CatchUp(all) = ask(&mut acceptor, Ask::Fetch(0)) else { panic!("a snapshot") };
+    assert_eq!(all.snapshot, registers().encode());
+    let mut newer = registers();
+    decide(&mut newer, vec![put(1, "a", 0, b"x")]);
+    let snapshot = newer.encode();
+    let step = acceptor.learned(CatchUp { snapshot, decided: Vec::new() });
+    assert!(step.sync && acceptor.registers() == &newer);
+}
+
+/// What was promised in an instance is not forgotten by hearing once more of what came before it.
+#[test]
+fn a_snapshot_that_is_no_newer_changes_nothing() {
+    let mut acceptor = acceptor();
+    ask(&mut acceptor, prepare(2, 3));
+    let snapshot = registers().encode();
+    let step = acceptor.learned(CatchUp { snapshot, decided: Vec::new() });
+    assert!(step.persist.is_empty() && !step.sync);
+    assert_eq!(ask(&mut acceptor, prepare(2, 2)), Tell::Refused(ballot(3)));
+}
+
+/// A decision need not be synced, since the majority that accepted it has it; unless it says who that is.
+#[test]
+fn a_decision_that_changes_members_is_synced() {
+    let mut changed = registers();
+    let plain = decide(&mut changed, vec![put(1, "a", 0, b"x")]);
+    let value = changed.change_members(members(1..=4)).expect("one joins");
+    let joins = Decided { instance: 3, value };
+    changed.apply(&joins);
+    let after = decide(&mut changed, Vec::new());
+    let learn = |decided: &[&Decided]| {
+        let decided = decided.iter().copied().cloned().collect();
+        let step = acceptor().learned(CatchUp { snapshot: Bytes::new(), decided });
+        (step.persist.len(), step.sync)
+    };
+    assert_eq!(learn(&[&plain]), (1, false));
+    assert_eq!(learn(&[&plain, &joins]), (2, true));
+    assert_eq!(learn(&[&plain, &joins, &after]), (3, true));
+    assert_eq!(learn(&[&joins]), (0, false), "what it has not got before is missing");
+}
+
+#[test]
+fn an_image_has_what_is_needed_and_no_more() {
+    let kinds = |acceptor: &Acceptor| -> Vec<char> {
+        let kind = |persist: &Persist| match persist {
+            Persist::Snapshot(_) => 's',
+            Persist::Accept(_) => 'a',
+            Persist::Promise(_) => 'p',
+            Persist::Decided(_) => 'd',
+        };
+        acceptor.image().iter().map(kind).collect()
+    };
+    let mut acceptor = acceptor();
+    assert_eq!(kinds(&acceptor), ['s']);
+    ask(&mut acceptor, prepare(2, 1));
+    assert_eq!(kinds(&acceptor), ['s', 'p']);
+    let accept = vote(acceptor.registers(), 1, Vec::new());
+    ask(&mut acceptor, Ask::Accept(accept.clone()));
+    assert_eq!(kinds(&acceptor), ['s', 'a'], "the vote says what was promised");
+    let again = acceptor.step(PaxosRequest::new(CLUSTER.into(), Ask::Accept(accept)));
+    assert!(again.persist.is_empty(), "it has that vote");
+    let higher = Ask::Accept(vote(acceptor.registers(), 4, vec![put(1, "a", 0, b"x")]));
+    let step = acceptor.step(PaxosRequest::new(CLUSTER.into(), higher));
+    assert_eq!(step.persist.len(), 1, "another ballot is another vote");
+    ask(&mut acceptor, prepare(2, 5));
+    assert_eq!(kinds(&acceptor), ['s', 'a', 'p']);
+}
+
+#[test]
+fn a_record_of_another_instance_is_not_replayed() {
+    for instance in [1, 3] {
+        let value = registers().value(Vec::new());
+        let ballot = ballot(1);
+        let records = [
+            Persist::Promise(Prepare { instance, ballot }),
+            Persist::Accept(Accept { instance, ballot, value: value.clone() }),
+            Persist::Decided(Decided { instance, value }),
+        ];
+        for record in records {
+            assert!(acceptor().replay(record.clone()).is_err(), "{record:?}");
+        }
+    }
+}
+
+/// So many of the last decisions are kept for those who are behind, and so many bytes of them.
+#[test]
+fn what_is_kept_has_limits() {
+    let run = |count: usize, len: usize| {
+        let mut acceptor = acceptor();
+        for nonce in 0..count as u128 {
+            let mut registers = acceptor.registers().clone();
+            let value = vec![0; len - 1];
+            let decided = decide(&mut registers, vec![put(nonce, "a", nonce as u64, &value)]);
+            acceptor.learned(CatchUp { decided: vec![decided], snapshot: Bytes::new() });
+        }
+        let kept = |behind: usize| {
+            acceptor.catch_up(acceptor.registers().applied() - behind as u64).decided.len()
+        };
+        (1..=count).take_while(|behind| kept(*behind) == *behind).count()
+    };
+    assert_eq!(run(KEPT_MAX + 5, 10), KEPT_MAX);
+    let quarter = KEPT_BYTES_MAX / 4;
+    assert_eq!((run(9, quarter), run(9, quarter + 1), run(3, quarter)), (4, 3, 3));
+}
+
+#[test]
 fn a_blank_acceptor_takes_a_snapshot_and_nothing_else() {
     let mut blank = Acceptor::new(member(2), Registers::blank());
     blank.set_voting(true);
@@ -291,6 +425,40 @@ fn limits_are_checked_where_bytes_come_in() {
     refused(value(vec![Put::default(); PUTS_MAX + 1]));
 }
 
+/// As much as one instance may decide, and as many decisions as one message may carry, and no more.
+#[test]
+fn what_is_within_all_limits_travels() {
+    let travels = |value: Value| {
+        let vote = Accept { instance: 2, ballot: ballot(1), value };
+        let request = PaxosRequest::new(CLUSTER.into(), Ask::Accept(vote));
+        let read = PaxosRequest::from_bytes(request.to_bytes());
+        read.map(|read| assert_eq!(read, request)).is_ok()
+    };
+    let sized = |len: usize, name: usize| put(1, &"n".repeat(name), 0, &vec![0; len]);
+    let value = |puts| registers().value(puts);
+    let (name, rest) = (NAME_CHARS_MAX, PUTS_BYTES_MAX - VALUE_BYTES_MAX - 2 * NAME_CHARS_MAX);
+    assert_eq!(PUTS_BYTES_MAX - VALUE_BYTES_MAX, 65_536);
+    assert!(travels(value(vec![sized(VALUE_BYTES_MAX, name), sized(rest, name)])));
+    assert!(!travels(value(vec![sized(VALUE_BYTES_MAX, name), sized(rest + 1, name)])));
+    let puts: Vec<Put> = (0..PUTS_MAX as u128).map(|nonce| put(nonce, "", 0, b"")).collect();
+    let all = members(1..=MEMBERS_MAX as u32);
+    let decided = (0..KEPT_MAX as u64).map(|at| Decided {
+        instance: at + 2,
+        value: Value { puts: puts.clone(), members: all.clone() },
+    });
+    let catch_up = CatchUp { decided: decided.collect(), snapshot: Bytes::new() };
+    let request = PaxosRequest::new(CLUSTER.into(), Ask::Learn(catch_up.clone()));
+    assert_eq!(PaxosRequest::from_bytes(request.to_bytes()), Ok(request));
+    let reply = PaxosReply::from(Tell::CatchUp(catch_up));
+    assert_eq!(PaxosReply::from_bytes(reply.to_bytes()), Ok(reply));
+}
+
+#[test]
+fn an_identity_keeps_all_its_bits() {
+    let id = 0x0123_4567_89ab_cdef_fedc_ba98_7654_3210_u128;
+    assert_eq!(u128::from(Id::from(id)), id);
+}
+
 /// These bytes are on disks and on wires: they never change.
 /// An empty element takes two bytes, and many more once it is decoded: the limit comes before.
 #[test]
@@ -308,11 +476,11 @@ fn what_is_repeated_is_counted_before_it_is_decoded() {
         bytes
     }
     for path in [&[3, 3, 1][..], &[3, 3, 2], &[4, 2], &[4, 2, 2, 1], &[4, 2, 2, 2]] {
-        let refused = PaxosRequest::from_bytes(nested(path, 1 << 20).into()).expect_err("a bomb");
+        let refused = PaxosRequest::from_bytes(nested(path, 1 << 17).into()).expect_err("a bomb");
         assert!(refused.0.contains("more often"), "{path:?}: {refused}");
     }
     for path in [&[1, 1, 3, 1][..], &[1, 1, 3, 2], &[4, 2], &[4, 2, 2, 1], &[4, 2, 2, 2]] {
-        let refused = PaxosReply::from_bytes(nested(path, 1 << 20).into()).expect_err("a bomb");
+        let refused = PaxosReply::from_bytes(nested(path, 1 << 17).into()).expect_err("a bomb");
         assert!(refused.0.contains("more often"), "{path:?}: {refused}");
     }
     for path in [4, 5, 6] {
@@ -429,4 +597,9 @@ proptest! {
         prop_assert_eq!(&original, &copy);
         prop_assert_eq!(original.encode(), copy.encode());
     }
+}
+
+#[test]
+fn a_majority_is_more_than_half() {
+    assert_eq!([1, 2, 3, 4, 5, 7].map(majority), [1, 2, 2, 3, 3, 4]);
 }

@@ -97,6 +97,27 @@ fn n12_each_gets_what_it_lacks_and_nothing_else() {
     }
 }
 
+fn copied(first: u64, end: u64) -> Copied<u64> {
+    Copied { first: LogletPos(first), end: LogletPos(end), batch: first }
+}
+
+/// A source may show more than it was asked for.
+#[test]
+fn n12_what_is_there_or_beyond_the_target_is_not_copied() {
+    let servers = vec![(0, LogletPos(2)), (1, LogletPos(8)), (2, LogletPos(3))];
+    let mut repair = Repair::new(Plan { from: LogletPos(0), to: LogletPos(7), servers });
+    let (from, to) = (LogletPos(2), LogletPos(7));
+    assert_eq!(repair.step(), RepairStep::Fetch { server: 1, from, to });
+    repair.fetched(1, [(0, 2), (2, 3), (3, 6), (6, 7), (7, 8)].map(|(a, b)| copied(a, b)).into());
+    let lacked = |server, batches| RepairStep::Store { server, batches };
+    let all = vec![copied(2, 3), copied(3, 6), copied(6, 7)];
+    assert_eq!(repair.step(), lacked(0, all.clone()));
+    repair.stored(0, LocalTail { tail: LogletPos(7), sealed: true });
+    assert_eq!(repair.step(), lacked(2, all[1..].to_vec()));
+    repair.stored(2, LocalTail { tail: LogletPos(7), sealed: true });
+    assert_eq!(repair.step(), RepairStep::Done);
+}
+
 #[test]
 fn n12_up_to_the_target_only() {
     let mut servers = Servers::new(&[(&ALL[..1], 0), (ALL, 0), (&ALL[..2], 0)]);

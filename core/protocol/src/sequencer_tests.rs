@@ -428,6 +428,56 @@ fn a_copy_lands_exactly_where_it_was_and_may_leave_gaps() {
 }
 
 #[test]
+fn who_waits_for_what_cannot_be_stored_is_let_go_once() {
+    let mut s = Calls::new(3, LIMITS);
+    // The first one is committed and kept for the third server, so it is not among them.
+    s.append(entry(1, 0));
+    s.tail(0, 1);
+    assert_eq!(s.tail(1, 1), [commit(0, 0, 1)]);
+    s.append(entry(1, 1));
+    s.append(entry(1, 2));
+    let mut let_go = || {
+        let mut out = Vec::new();
+        s.0.let_go(&mut out);
+        out
+    };
+    let stuck = AppendRefusal::Stuck;
+    assert_eq!(let_go(), [refuse(1, stuck), refuse(2, stuck)]);
+    assert_eq!(let_go(), []);
+    s.tail(0, 3);
+    assert_eq!(s.tail(1, 3), [], "nobody waits, and it is committed");
+    assert_eq!(s.0.known_tail(), at(3));
+}
+
+#[test]
+fn a_copy_right_behind_another_one_waits_for_nothing() {
+    let mut s = Calls::new(3, LIMITS);
+    let copy = |first, token| Append { at: Some(at(first)), batch: first, ..entry(1, token) };
+    assert_eq!(s.append(copy(0, 1)).len(), 3);
+    assert_eq!(s.append(copy(1, 2)).len(), 3, "the first one is not committed yet");
+}
+
+#[test]
+fn a_copy_that_comes_after_the_seal_moves_nothing() {
+    let mut s = Calls::new(3, LIMITS);
+    s.seal();
+    let copy = Append { at: Some(at(7)), ..entry(1, 1) };
+    assert_eq!(s.append(copy), [refuse(1, AppendRefusal::Sealed)]);
+    assert_eq!(s.0.known_tail(), at(0));
+}
+
+#[test]
+fn the_window_is_used_to_its_last_byte() {
+    let mut s = Calls::new(1, Limits { batches_per_writer: 20, ..LIMITS });
+    for seq in 0..10 {
+        assert!(!s.append(entry(1, seq)).contains(&refuse(seq as u32, AppendRefusal::Busy)));
+    }
+    assert_eq!(s.0.window(), LIMITS.window_bytes);
+    assert_eq!(s.append(entry(1, 10)), [refuse(10, AppendRefusal::Busy)]);
+    assert!(!s.0.is_sealed());
+}
+
+#[test]
 #[should_panic(expected = "no majority of 4 is defined")]
 fn t3_an_even_number_of_servers_is_refused() {
     let _ = Sequencer::<u64, u32>::new(at(0), 4, LIMITS);

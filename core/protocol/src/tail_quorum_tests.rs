@@ -51,6 +51,16 @@ fn t23_all_sealed_at_different_tails_are_repaired_to_the_highest() {
 }
 
 #[test]
+fn who_refused_is_not_waited_for() {
+    let mut check = check(3);
+    open(&mut check, 0, 4);
+    open(&mut check, 1, 7);
+    assert_eq!(check.step(false), Step::Wait, "the third may have it");
+    check.refused(2);
+    assert_eq!(check.step(false), wait_for(7, &[0]));
+}
+
+#[test]
 fn t24_some_sealed_seals_all_once() {
     let mut check = check(3);
     sealed(&mut check, 0, 4);

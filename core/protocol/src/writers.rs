@@ -133,3 +133,7 @@ impl Writers {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "writers_tests.rs"]
+mod tests;

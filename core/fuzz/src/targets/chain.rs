@@ -1,6 +1,7 @@
 //! The value of a log's register: what decodes is a chain that can be used and changed.
 
 use bytes::Bytes;
+use virtuallog::testing::hostile;
 use virtuallog_protocol::limits::COUNTER_MAX;
 use virtuallog_protocol::{Chain, LogId, LogPos, LogletConfig, LogletPos};
 
@@ -33,6 +34,7 @@ fn use_it(chain: &Chain) {
         let found = chain.locate(segment.start).map(|found| found.start);
         assert!(found.is_none_or(|start| start == segment.start));
         let _ = chain.loglet_id(segment);
+        hostile::elsewhere(&segment.config.params);
     }
 }
 
@@ -75,12 +77,14 @@ pub(super) fn chains() -> Vec<Vec<u8>> {
         name: name.into(),
     };
     let new = Chain::new(LogId(7), 1, 2, config("native:3"));
+    let away = LogletConfig { params: hostile::elsewheres(), ..config("file:/x native:3") };
+    let away = Chain::new(LogId(7), 1, 2, away);
     let proposed = new.propose(Some(config("native:5")), 3).expect("open");
     let two = proposed.complete(LogletPos(100), 4).expect("under way");
     let (reserved, _) = two.reserve(5).expect("open");
     let ended = two.propose(None, 6).and_then(|chain| chain.complete(LogletPos(9), 7));
     let claim = two.arriving("file:/x/y".into(), 1, 8, Clone::clone);
-    [new, proposed, two, reserved, ended.expect("open"), claim.expect("open")]
+    [new, away, proposed, two, reserved, ended.expect("open"), claim.expect("open")]
         .iter()
         .map(|chain| chain.encode()[8..].to_vec())
         .collect()

@@ -109,6 +109,13 @@ pub const TARGETS: &[Target] = &[
         memory: (4 << 20, 1024),
         len_max: 512,
     },
+    Target {
+        name: "entries",
+        run: virtuallog_server::hostile::entries,
+        seeds: text::lines,
+        memory: (1 << 20, 256),
+        len_max: 512,
+    },
     Target { name: "grpc", run: text::grpc, seeds: text::requests, memory: SMALL, len_max: 512 },
 ];
 

@@ -48,6 +48,17 @@ pub(super) fn config(input: &[u8]) {
     }
 }
 
+pub(super) fn lines() -> Vec<Vec<u8>> {
+    let json = [
+        r#"{"position":1,"payload":"text"}"#,
+        r#"{"payload_base64":"AAEC"}"#,
+        r#"{"payload":"a","payload_base64":"AA=="}"#,
+    ];
+    let json = json.join("\n");
+    let inputs = [(0, "one\ntwo\n\nlast"), (1, "one--two----"), (2, "whole"), (3, &json)];
+    inputs.iter().map(|(kind, text)| [&[*kind][..], text.as_bytes()].concat()).collect()
+}
+
 pub(super) fn configs() -> Vec<Vec<u8>> {
     let texts = [
         "data = \"dir\"\nlisten = \"127.0.0.1:0\"\nzone = \"a\"\nroles = [\"log\", \"sequencer\"]\n",

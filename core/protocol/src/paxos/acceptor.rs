@@ -184,9 +184,7 @@ impl Acceptor {
             Some(Ask::Accept(vote)) if ours => self.accept(vote),
             Some(Ask::Learn(catch_up)) if ours => {
                 // What is damaged or foreign brings nobody forward, and the answer shows it.
-                let learned =
-                    self.learn(catch_up, |registers| registers.cluster() == request.cluster);
-                Step { reply: Tell::State(self.state()).into(), ..learned }
+                self.learn(catch_up, |registers| registers.cluster() == request.cluster)
             }
             Some(Ask::Fetch(after)) if ours => answer(Tell::CatchUp(self.catch_up(after))),
             Some(Ask::Read(())) if ours => answer(Tell::State(self.state())),
