@@ -5,6 +5,8 @@
 //! thread where the simulator runs (`simulated.rs`, feature `testing`) all of it is the simulator's:
 //! nothing there is drawn, begun or waited for that a seed does not decide.
 
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod marks;
 pub(crate) mod planted;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod simulated;
@@ -14,6 +16,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::runtime::Handle;
 use tokio::task::JoinError;
+
+/// Marks a rare branch, by what is so in it: see `marks.rs`. No code without the feature `testing`.
+macro_rules! sometimes {
+    ($name:literal) => {
+        #[cfg(any(test, feature = "testing"))]
+        $crate::env::marks::reached(concat!("mark: ", $name))
+    };
+}
+pub(crate) use sometimes;
 
 /// The wall clock in microseconds since 1970 (UTC), for `written_at` alone: never for order.
 pub(crate) fn now_micros() -> i64 {

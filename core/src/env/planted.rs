@@ -32,6 +32,18 @@ pub enum Bug {
     TruncatesTooFar,
     /// A reconfiguration closes a segment where its own client saw the tail last.
     BoundaryFromMemory,
+    /// A LogServer trims as far as it has entries, and is counted among those who remember the trim.
+    TrimsWhatItHas,
+    /// An append that a seal sent on keeps the name of the segment that it was sent to first.
+    KeepsFirstSegment,
+    /// A start goes on with a journal file that the manifest does not name.
+    ReusesUnnamed,
+    /// A start alone makes a disk look newer than what others remember of it.
+    StartConfirms,
+    /// A loglet that was deleted is made anew.
+    RemakesDeleted,
+    /// A closed segment is read by the chain that the client happens to have.
+    ReadsByOldChain,
 }
 
 #[cfg(feature = "planted")]

@@ -5,7 +5,12 @@
 //! an entry ends the window of that entry at its own return; one that saw it *unwritten* starts the
 //! window at its own start. The history is legal exactly if the running maximum of the starts never
 //! passes an end. That is one pass over the operations and one over the entries. (Invariants I1 to I6,
-//! I8, I9 and I13 of the project's reliability notes; the names in the sentences are theirs.)
+//! I8, I9 and I13 of the project's reliability notes, and the clauses of the loglet contract from L2 to
+//! L9: the names in the sentences are theirs.)
+//!
+//! What was trimmed away, and what a log says it lost, cannot be read back. There the entries are those
+//! that an acknowledgement or a read put at a position: unknown ones may lie between, so that the verdict
+//! on them is milder, but it is the same rule, and no two answers may contradict each other.
 //!
 //! Positions may skip, as loglets may: between its first and its last position a log holds entries
 //! and gaps, and a gap reads as empty for ever. A tail is a number that never goes back in real time
@@ -64,6 +69,14 @@ pub enum What {
         /// The first position looked at.
         from: u64,
         /// The position after the last.
+        to: u64,
+    },
+    /// A reader went from `from` to `to`, where it brought an entry or ended: unlike where a read found
+    /// nothing, which something may stand in later, nothing may ever stand between, whatever the times.
+    Passed {
+        /// Where it was.
+        from: u64,
+        /// Where it went.
         to: u64,
     },
     /// A read was told that the position was trimmed away.
@@ -140,7 +153,16 @@ impl Recorder {
 /// # Errors
 /// What is wrong, in sentences that begin with the invariant's name.
 pub fn check(ops: &[Op], last: &Final) -> Result<(), String> {
-    let mut judge = Judge::new(last);
+    check_with_losses(ops, last, &[])
+}
+
+/// As [`check`], of a log that says of some ranges of positions that it lost what stood there: they are
+/// judged by what was known of them before. No entry of `last` lies in one.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_with_losses(ops: &[Op], last: &Final, lost: &[(u64, u64)]) -> Result<(), String> {
+    let mut judge = Judge::new(ops, last, lost);
     judge.appends(ops);
     judge.observations(ops);
     judge.windows();
@@ -156,6 +178,10 @@ pub fn check(ops: &[Op], last: &Final) -> Result<(), String> {
 
 struct Judge<'a> {
     last: &'a Final,
+    lost: &'a [(u64, u64)],
+    /// Position and value of what stands in the log, and of what is known to have stood where it cannot
+    /// be read any more.
+    entries: Vec<(u64, u64)>,
     /// The earliest instant at which entry `i` may take effect; one more for the entry after all.
     earliest: Vec<u64>,
     /// The latest.
@@ -166,26 +192,63 @@ struct Judge<'a> {
 }
 
 impl<'a> Judge<'a> {
-    fn new(last: &'a Final) -> Self {
-        let entries = last.entries.len();
+    fn new(ops: &[Op], last: &'a Final, lost: &'a [(u64, u64)]) -> Self {
         let mut judge = Self {
             last,
-            earliest: vec![0; entries + 1],
-            latest: vec![NEVER; entries],
-            places: HashMap::with_capacity(entries),
+            lost,
+            entries: Vec::new(),
+            earliest: Vec::new(),
+            latest: Vec::new(),
+            places: HashMap::new(),
             complaints: Vec::new(),
         };
-        for (i, &(position, value)) in last.entries.iter().enumerate() {
-            if let Some(other) = judge.places.insert(value, i) {
-                let other = last.entries[other].0;
-                judge.complain(format!("I2: value {value} is at {other} and at {position}"));
-            }
-            let after = i.checked_sub(1).map_or(last.base, |before| last.entries[before].0 + 1);
-            if position < after || position >= last.tail {
+        let mut after = last.base;
+        for (position, _) in &last.entries {
+            if *position < after || *position >= last.tail {
                 judge.complain(format!("I8: position {position} is out of order in the final log"));
             }
+            after = position + 1;
         }
+        judge.entries = judge.remembered(ops);
+        judge.entries.extend(&last.entries);
+        judge.entries.sort_unstable();
+        judge.places.reserve(judge.entries.len());
+        for i in 0..judge.entries.len() {
+            let (position, value) = judge.entries[i];
+            if let Some(other) = judge.places.insert(value, i) {
+                let other = judge.entries[other].0;
+                judge.complain(format!("I2: value {value} is at {other} and at {position}"));
+            }
+        }
+        judge.earliest = vec![0; judge.entries.len() + 1];
+        judge.latest = vec![NEVER; judge.entries.len()];
         judge
+    }
+
+    /// Whether what stands at a position could be read back.
+    fn is_readable(&self, position: u64) -> bool {
+        position >= self.last.base
+            && !self.lost.iter().any(|(from, to)| (*from..*to).contains(&position))
+    }
+
+    /// The entries that somebody was told of where nothing can be read any more.
+    fn remembered(&mut self, ops: &[Op]) -> Vec<(u64, u64)> {
+        let mut known = HashMap::new();
+        for op in ops {
+            let (What::Append { value, outcome: Outcome::Ok(position) }
+            | What::Value { position, value }) = op.what
+            else {
+                continue;
+            };
+            if self.is_readable(position) {
+                continue;
+            }
+            let other = *known.entry(position).or_insert(value);
+            if other != value {
+                self.complain(format!("I2: values {other} and {value} were both at {position}"));
+            }
+        }
+        known.into_iter().collect()
     }
 
     fn complain(&mut self, complaint: String) {
@@ -196,7 +259,7 @@ impl<'a> Judge<'a> {
 
     /// How many entries lie below `position`.
     fn index(&self, position: u64) -> usize {
-        self.last.entries.partition_point(|(at, _)| *at < position)
+        self.entries.partition_point(|(at, _)| *at < position)
     }
 
     /// Somebody saw all of the first `index` entries before `returned`: later ones bound earlier.
@@ -212,27 +275,27 @@ impl<'a> Judge<'a> {
     }
 
     fn appends(&mut self, ops: &[Op]) {
-        let mut written = vec![false; self.last.entries.len()];
+        let mut written = vec![false; self.entries.len()];
         for op in ops {
             let What::Append { value, outcome } = op.what else { continue };
             let place = self.places.get(&value).copied();
-            let found = place.map(|i| self.last.entries[i].0);
-            match outcome {
-                Outcome::Ok(position) if position >= self.last.base && found != Some(position) => {
-                    self.complain(match found {
-                        None => format!("I1: value {value}, acknowledged at {position}, is lost"),
-                        Some(at) => {
-                            format!("I1: value {value}, acknowledged at {position}, is at {at}")
-                        }
-                    });
-                }
-                Outcome::Ok(position) if found.is_some_and(|at| at != position) => {
+            let found = place.map(|i| self.entries[i].0);
+            match (outcome, found) {
+                (Outcome::Ok(position), Some(at)) if at != position => {
                     self.complain(format!(
-                        "I1: value {value}, trimmed at {position}, is still there"
+                        "I1: value {value}, acknowledged at {position}, is at {at}"
                     ));
                 }
-                Outcome::Failed if found.is_some() => {
-                    self.complain(format!("I3: value {value} failed for good and is in the log"));
+                // Where it cannot be read it is known by this very answer, or by one that contradicts it.
+                (Outcome::Ok(position), None) if self.is_readable(position) => {
+                    self.complain(format!(
+                        "I1: value {value}, acknowledged at {position}, is lost"
+                    ));
+                }
+                (Outcome::Failed, Some(at)) => {
+                    self.complain(format!(
+                        "I3: value {value} failed for good and is in the log, at {at}"
+                    ));
                 }
                 _ => {}
             }
@@ -246,7 +309,7 @@ impl<'a> Judge<'a> {
             }
         }
         for (i, _) in written.iter().enumerate().filter(|(_, written)| !**written) {
-            let (position, value) = self.last.entries[i];
+            let (position, value) = self.entries[i];
             self.complain(format!("I3: value {value} at {position} was never appended"));
         }
     }
@@ -260,26 +323,32 @@ impl<'a> Judge<'a> {
                 }
                 What::Tail { position, .. } => {
                     let index = self.index(position);
-                    // Below the base nothing is known of who was written when.
-                    if position > self.last.base {
-                        self.seen(index, op.returned);
-                    }
+                    self.seen(index, op.returned);
                     self.not_seen(index, op.invoked);
                 }
-                What::Value { position, value } if position >= self.last.base => {
+                What::Value { position, value } => {
                     let index = self.index(position);
-                    if self.last.entries.get(index) == Some(&(position, value)) {
+                    if self.entries.get(index) == Some(&(position, value)) {
                         self.seen(index + 1, op.returned);
-                    } else {
+                    } else if self.is_readable(position) {
                         self.complain(format!(
                             "I2/I6: a read saw value {value} at {position}, where the log has another"
                         ));
                     }
                 }
                 What::Empty { from, to } => {
-                    let index = self.index(from.max(self.last.base));
+                    let index = self.index(from);
                     if index < self.index(to) {
                         self.not_seen(index, op.invoked);
+                    }
+                }
+                What::Passed { from, to } => {
+                    let index = self.index(from);
+                    if from > to || index < self.index(to) {
+                        let missed = self.entries.get(index).filter(|(at, _)| *at < to);
+                        self.complain(format!(
+                            "I6: a reader went from {from} to {to}, past {missed:?}"
+                        ));
                     }
                 }
                 _ => {}
@@ -292,7 +361,7 @@ impl<'a> Judge<'a> {
         for i in 0..self.latest.len() {
             instant = instant.max(self.earliest[i]);
             if instant > self.latest[i] {
-                let (position, value) = self.last.entries[i];
+                let (position, value) = self.entries[i];
                 self.complain(format!(
                     "I4/I5/I6: value {value} at {position} took effect not before {instant}, but was \
                      seen by {}",

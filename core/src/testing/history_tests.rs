@@ -66,6 +66,9 @@ fn go(ops: &[&Op], last: &Final, state: State, seen: &mut HashSet<State>) -> boo
             }
             What::Value { position, value } => log.contains(&(position, value)),
             What::Empty { from, to } => !log.iter().any(|(at, _)| (from..to).contains(at)),
+            What::Passed { from, to } => {
+                !last.entries.iter().any(|(at, _)| (from..to).contains(at))
+            }
             _ => unreachable!("not in these histories"),
         };
         legal && go(ops, last, (placed | 1 << i, written, told), seen)
@@ -110,6 +113,7 @@ fn random_history(rng: &mut Rng) -> (Vec<Op>, Final) {
                 let from = rng.below(5);
                 match last.entries.iter().find(|(at, _)| *at == from) {
                     Some(&(position, value)) => What::Value { position, value },
+                    None if from < last.tail => What::Passed { from, to: from + 1 },
                     None => What::Empty { from, to: from + 1 },
                 }
             }
@@ -130,7 +134,7 @@ fn damage(rng: &mut Rng, ops: &mut [Op], last: &mut Final) {
             What::Tail { position, .. } if rng.chance(50) => *position += 1,
             What::Tail { position, .. } => *position = position.saturating_sub(1),
             What::Append { outcome: Outcome::Ok(position), .. } => *position += 1,
-            What::Empty { to, .. } => *to += 2,
+            What::Empty { to, .. } | What::Passed { to, .. } => *to += 2,
             _ => {}
         },
         1 => {
@@ -161,6 +165,98 @@ fn agrees_with_a_search_on_random_histories() {
         *if slow { &mut legal } else { &mut illegal } += 1;
     }
     assert!(legal > 5_000 && illegal > 3_000, "{legal} legal, {illegal} illegal");
+}
+
+/// What [`check`] can know of a log below `base`.
+fn told(ops: &[Op], base: u64) -> Vec<(u64, u64)> {
+    let told = ops.iter().filter_map(|op| match op.what {
+        What::Append { value, outcome: Outcome::Ok(position) }
+        | What::Value { position, value } => Some((position, value)),
+        _ => None,
+    });
+    let mut told: Vec<_> = told.filter(|(position, _)| *position < base).collect();
+    told.sort_unstable();
+    told.dedup();
+    told
+}
+
+/// Trimmed or lost: what is known of it is judged as before, and what is not known excuses nothing else.
+#[test]
+fn agrees_with_a_search_also_where_nothing_can_be_read() {
+    let mut rng = Rng::new(3);
+    let (mut legal, mut illegal) = (0, 0);
+    for round in 0..20_000 {
+        let (ops, whole) = random_history(&mut rng);
+        let base = rng.below(whole.tail + 1);
+        let (below, above): (Vec<_>, Vec<_>) =
+            whole.entries.iter().partition(|(position, _)| *position < base);
+        let mut trimmed = Final { base, tail: whole.tail, entries: above };
+        let verdicts = [check(&ops, &trimmed), {
+            trimmed.base = 0;
+            check_with_losses(&ops, &trimmed, &[(0, base)])
+        }];
+        let slow = search(&ops, &whole);
+        for fast in verdicts {
+            let known = told(&ops, base) == below;
+            let agrees = if known || slow { fast.is_ok() == slow } else { true };
+            assert!(agrees, "round {round}, {base}: {fast:?}\n{ops:#?}\n{whole:?}");
+            *if fast.is_ok() { &mut legal } else { &mut illegal } += 1;
+        }
+    }
+    assert!(legal > 10_000 && illegal > 3_000, "{legal} legal, {illegal} illegal");
+}
+
+#[test]
+fn what_contradicts_itself_below_the_trim_point() {
+    let value = |position, value| What::Value { position, value };
+    let unknown = |value| op(0, NEVER, append(value, Outcome::Unknown));
+    let (seven, eight) = (op(0, 1, append(7, Outcome::Ok(0))), op(2, 3, append(8, Outcome::Ok(1))));
+    let legal = [seven.clone(), eight.clone(), unknown(9), op(4, 5, value(2, 9))];
+    assert!(check(&legal, &Final { base: 5, tail: 5, entries: vec![] }).is_ok());
+    let broken = |ops: &[Op], name: &str| {
+        let complaint = complaint(ops, &[], 5);
+        assert!(complaint.contains(name), "{name}: {complaint}");
+    };
+    broken(&[seven.clone(), unknown(9), op(2, 3, value(0, 9))], "I2: values 7 and 9");
+    broken(&[seven.clone(), op(2, 3, value(1, 7))], "I2: value 7 is at 0 and at 1");
+    broken(&[op(0, 1, append(7, Outcome::Failed)), op(2, 3, value(0, 7))], "I3: value 7 failed");
+    broken(&[op(2, 3, value(0, 7))], "I3: value 7 at 0 was never appended");
+    broken(&[op(4, 5, append(7, Outcome::Ok(0))), eight.clone()], "I4");
+    broken(&[op(4, 5, append(7, Outcome::Ok(0))), op(2, 3, value(0, 7))], "I4");
+    let tail = op(2, 3, What::Tail { position: 0, sealed: false });
+    broken(&[seven.clone(), tail], "I5");
+    let early = op(0, 1, What::Tail { position: 2, sealed: false });
+    broken(&[seven.clone(), eight.clone(), early], "I5");
+    broken(&[seven, op(2, 3, What::Empty { from: 0, to: 5 })], "I6");
+}
+
+#[test]
+fn what_a_reader_passed_over() {
+    let passed = |from, to| op(2, 3, What::Passed { from, to });
+    let later = op(4, 5, append(8, Outcome::Ok(1)));
+    let log = [(1, 8)];
+    assert!(complaint(&[later.clone(), passed(0, 2)], &log, 0).contains("I6"));
+    assert!(complaint(&[later.clone(), passed(0, 2)], &[], 3).contains("I6"));
+    assert!(complaint(&[later.clone(), passed(2, 0)], &log, 0).contains("I6"));
+    // Of a read that found nothing this is legal.
+    let empty = op(2, 3, What::Empty { from: 0, to: 2 });
+    let last = Final { base: 0, tail: 2, entries: log.to_vec() };
+    assert!(check(&[later.clone(), empty, passed(0, 1)], &last).is_ok());
+}
+
+/// A log may say that it lost something; it may not have less than it says.
+#[test]
+fn what_is_lost_has_to_be_told() {
+    let ops = [op(0, 1, append(7, Outcome::Ok(0))), op(2, 3, append(8, Outcome::Ok(1)))];
+    let last = Final { base: 0, tail: 2, entries: vec![(1, 8)] };
+    assert!(check(&ops, &last).expect_err("lost").contains("I1: value 7"));
+    check_with_losses(&ops, &last, &[(0, 1)]).expect("told");
+    let nothing = Final { base: 0, tail: 2, entries: vec![] };
+    let silent = check_with_losses(&ops, &nothing, &[(0, 1)]).expect_err("8 is lost");
+    assert!(silent.contains("I1: value 8"), "{silent}");
+    let shorter = Final { base: 0, tail: 1, entries: vec![] };
+    let silent = check_with_losses(&ops, &shorter, &[(0, 1)]).expect_err("8 is lost");
+    assert!(silent.contains("I1: value 8"), "{silent}");
 }
 
 fn complaint(ops: &[Op], entries: &[(u64, u64)], base: u64) -> String {

@@ -4,8 +4,11 @@
 //! bytes that mean the same, and what is declared asks for no more memory than a limit says.
 
 use bytes::{Bytes, BytesMut};
-use virtuallog_protocol::{BatchBuilder, LogId, LogletId, LogletPos, StampedBatch, WriterId};
+use virtuallog_protocol::{
+    BatchBuilder, LogId, LogletConfig, LogletId, LogletPos, StampedBatch, WriterId,
+};
 
+use crate::loglets::elsewhere::{self, Away};
 use crate::wire::frame::{
     FRAME_BYTES_MAX, PREFIX_LEN, Packet, get_batch, get_batches, put_batches, take,
 };
@@ -35,6 +38,23 @@ pub fn frames(bytes: &[u8]) {
             Err(_) => return,
         }
     }
+}
+
+/// The parameters of a loglet in another store, as a chain value carries them.
+pub fn elsewhere(params: &Bytes) {
+    let config =
+        LogletConfig { kind: elsewhere::KIND.into(), params: params.clone(), name: String::new() };
+    if let Ok(Some(away)) = Away::of(&config) {
+        assert_eq!(Away::of(&away.clone().config()).ok(), Some(Some(away)));
+    }
+}
+
+/// Parameters that [`elsewhere`] takes.
+#[must_use]
+pub fn elsewheres() -> Bytes {
+    let params = Bytes::from_static(b"params");
+    let config = LogletConfig { kind: "native".into(), params, name: "native:3".into() };
+    Away { store: "file:///d/".into(), config }.config().params
 }
 
 /// The head of a frame alone: one request or reply.

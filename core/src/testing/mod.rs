@@ -6,6 +6,26 @@
 //! loglets with one bug each, which show that the suite finds them. [`simdisk`] is a disk that loses,
 //! tears and refuses what a real one may. [`hostile`] are doors for a fuzzer.
 //!
+//! [`sim`] simulates whole clusters and their clients under faults, on one seed. It takes loglets of yours
+//! besides its own: clients go over to them and back, and everything that they saw is judged.
+//!
+//! ```no_run
+//! use virtuallog::testing::gappy;
+//! use virtuallog::testing::sim::{Engine, Options, run};
+//!
+//! for seed in 1..=20 {
+//!     // In place of `gappy`, what gives a new provider of yours.
+//!     let loglets = vec![Engine::new("gappy", gappy::provider)];
+//!     let report = run(&Options { loglets, ..Options::of_seed(seed) });
+//!     assert!(report.broken.is_empty(), "{report:#?}");
+//! }
+//! ```
+//!
+//! Build that with `RUSTFLAGS="--cfg tokio_unstable"`: without it a seed decides everything but tokio's own
+//! chance, which is the order of branches that are ready at once, so that it may not do the same again. What
+//! a provider does has to come from its arguments, tokio's clock and tasks of the runtime that it is called
+//! in: threads and clocks of its own are not simulated.
+//!
 //! Checks give a sentence that says what is wrong, and `Ok` otherwise. Randomness is seeded; time is
 //! used for one thing only, to end a check that hangs.
 

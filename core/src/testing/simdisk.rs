@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use virtuallog_protocol::record::crc32c;
@@ -47,6 +48,9 @@ struct State {
     operations: u64,
     syncs: u64,
     stopped: bool,
+    /// What went wrong by [`SimDisk::fail_sync`] and by [`SimDisk::bad_write`], over all starts.
+    failed_syncs: Arc<AtomicU64>,
+    bad_writes: Arc<AtomicU64>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -185,6 +189,8 @@ impl SimDisk {
             boot: state.boot + 1,
             process: OWNER,
             durable: state.durable.clone(),
+            failed_syncs: state.failed_syncs.clone(),
+            bad_writes: state.bad_writes.clone(),
             ..State::default()
         };
         let mut number = 0;
@@ -240,7 +246,17 @@ impl SimDisk {
         self.state().syncs
     }
 
-    /// The n-th operation from the start is begun, fails, and everything after it fails too.
+    /// How many syncs failed and how many writes went wrong since this was asked last, on this disk and
+    /// on those that a crash made of it: a fault that was ordered may never come to pass.
+    #[must_use]
+    pub fn take_mishaps(&self) -> (u64, u64) {
+        let state = self.state();
+        let take = |count: &AtomicU64| count.swap(0, Ordering::Relaxed);
+        (take(&state.failed_syncs), take(&state.bad_writes))
+    }
+
+    /// The n-th operation from the start, or the next one if it was passed, is begun, fails, and
+    /// everything after it fails too.
     pub fn stop_at(&self, operation: u64) {
         self.state().faults.stop_at = Some(operation);
     }
@@ -354,7 +370,7 @@ impl State {
         }
         self.operations += 1;
         assert!(self.faults.panic_at != Some(self.operations), "planted panic");
-        self.stopped = self.faults.stop_at == Some(self.operations);
+        self.stopped = self.faults.stop_at.is_some_and(|at| self.operations >= at);
         Ok(self.stopped)
     }
 
@@ -363,7 +379,9 @@ impl State {
             return Err(io::Error::other("simulated stop of the machine"));
         }
         self.syncs += 1;
-        Ok(self.faults.fail_sync == Some(self.syncs))
+        let fails = self.faults.fail_sync == Some(self.syncs);
+        self.failed_syncs.fetch_add(fails.into(), Ordering::Relaxed);
+        Ok(fails)
     }
 
     fn name(&mut self, op: NameOp) -> io::Result<()> {
@@ -388,14 +406,17 @@ impl State {
     /// Where the write goes that this operation is; `None`: nowhere.
     fn target(&self, inode: u64, offset: u64) -> Option<(u64, u64)> {
         match &self.faults.bad_write {
-            Some((at, bad)) if *at == self.operations => match bad {
-                BadWrite::Lost => None,
-                BadWrite::Shifted(by) => Some((inode, offset.saturating_add_signed(*by))),
-                BadWrite::Elsewhere(path) => match self.names.get(path)? {
-                    Node::File(other) => Some((*other, offset)),
-                    Node::Dir => None,
-                },
-            },
+            Some((at, bad)) if *at == self.operations => {
+                self.bad_writes.fetch_add(1, Ordering::Relaxed);
+                match bad {
+                    BadWrite::Lost => None,
+                    BadWrite::Shifted(by) => Some((inode, offset.saturating_add_signed(*by))),
+                    BadWrite::Elsewhere(path) => match self.names.get(path)? {
+                        Node::File(other) => Some((*other, offset)),
+                        Node::Dir => None,
+                    },
+                }
+            }
             _ => Some((inode, offset)),
         }
     }

@@ -12,7 +12,7 @@ use virtuallog_protocol::chain::Chain;
 
 use super::plan::Kind;
 use crate::testing::Rng;
-use crate::testing::history::{NEVER, Op, Outcome, What};
+use crate::testing::history::{self, Final, NEVER, Op, Outcome, What};
 
 /// One log's book.
 pub(super) struct Book {
@@ -28,6 +28,8 @@ struct Pages {
     ops: Vec<Op>,
     /// The chain at each version, encoded.
     chains: BTreeMap<u64, Vec<u8>>,
+    /// The versions that the register had in calls that asked the MetaStore, as tails.
+    register: Vec<Op>,
     /// Versions from which somebody was told to have changed the chain.
     won: BTreeMap<u64, String>,
     wrong: Vec<String>,
@@ -136,6 +138,23 @@ impl Book {
         }
     }
 
+    /// Somebody asked the MetaStore for this chain, or changed it to this one, in a call that began at
+    /// `invoked` and ends now (I12).
+    pub(super) fn asked(&self, invoked: u64, chain: &Chain) {
+        self.chain(chain);
+        let mut pages = self.pages();
+        pages.clock += 1;
+        let what = What::Tail { position: chain.version, sealed: false };
+        let returned = pages.clock;
+        pages.register.push(Op { invoked, returned, what });
+    }
+
+    /// The newest chain that anybody saw.
+    pub(super) fn newest(&self) -> Option<Chain> {
+        let pages = self.pages();
+        pages.chains.values().next_back().and_then(|bytes| Chain::decode(bytes).ok())
+    }
+
     /// Somebody was told to have changed the chain that had this version (I11).
     pub(super) fn won(&self, version: u64, who: String) {
         let before = self.pages().won.insert(version, who.clone());
@@ -148,10 +167,15 @@ impl Book {
         self.pages().ops.clone()
     }
 
-    /// What is wrong by itself, and with the chains one after the other (I10).
+    /// What is wrong by itself, and with the chains one after the other (I10), and with what was read of
+    /// their register (I12): its version goes back as little as a tail does.
     pub(super) fn wrong(&self) -> Vec<String> {
         let pages = self.pages();
         let mut wrong = pages.wrong.clone();
+        let last = Final { tail: u64::MAX, ..Final::default() };
+        if let Err(why) = history::check(&pages.register, &last) {
+            wrong.push(format!("{}: I12: of the chain's versions as tails: {why}", self.name));
+        }
         let chains: Vec<Chain> =
             pages.chains.values().filter_map(|bytes| Chain::decode(bytes).ok()).collect();
         for pair in chains.windows(2) {

@@ -133,8 +133,9 @@ async fn reach(world: &Arc<World>, at: usize, process: &Arc<Process>) -> Result<
         let path = Path::new(DATA).join("meta");
         let registers = Arc::new(FileMetaStore::open(Arc::new(disk), path)?);
         let local = Arc::new(local.expect("it has a storage"));
-        let store = Arc::new(Store::local(registers.clone(), local));
-        return Ok(Reach { store, storage, registers: Some(registers) });
+        let mut store = Store::local(registers.clone(), local);
+        world.engines.iter().for_each(|(_, provider)| store.learn(provider.clone()));
+        return Ok(Reach { store: Arc::new(store), storage, registers: Some(registers) });
     }
     let transport = world.nodes.wires.transport(host, process, Arc::new(|| None));
     let seeds = (0..world.plan.nodes)
@@ -149,6 +150,7 @@ async fn reach(world: &Arc<World>, at: usize, process: &Arc<Process>) -> Result<
     if let Some(local) = local {
         store.learn(Arc::new(local));
     }
+    world.engines.iter().for_each(|(_, provider)| store.learn(provider.clone()));
     Ok(Reach { store: Arc::new(store), storage, registers: None })
 }
 
@@ -203,7 +205,7 @@ pub(super) async fn judge(world: &Arc<World>, book: &Arc<Book>) -> Option<(Chain
                 // It could never be made.
                 Err(_) if of.is_short() && !book.is_begun() => None,
                 Err(error) => {
-                    judge::unreadable(&of, &book, &error);
+                    judge::lost(&of, &book, &error);
                     None
                 }
             };
@@ -213,10 +215,8 @@ pub(super) async fn judge(world: &Arc<World>, book: &Arc<Book>) -> Option<(Chain
             return judged;
         }
     }
-    // Beyond the budget all servers may have said that they lost too much to start.
-    match world.plan.over_budget {
-        true => world.trace.count("mark: a loss over budget was loud"),
-        false => book.complain("L4: nobody could read the log back".into()),
+    if !world.is_majority_gone(book) {
+        book.complain("liveness: nobody could read the log back".into());
     }
     None
 }
@@ -240,7 +240,7 @@ impl Client {
             let timeout = if hurry { HURRY } else { TIMEOUT };
             let opened = open(&self.world, &self.book, &self.reach, timeout);
             let Ok(opened) = tokio::time::timeout_at(self.world.limit(), opened).await else {
-                self.book.complain(format!("L1-L4: open of {begun} ms did not come back"));
+                self.book.complain(format!("liveness: open of {begun} ms did not come back"));
                 return;
             };
             if calm {
@@ -300,7 +300,7 @@ impl Client {
         };
         let limit = self.world.limit();
         let Ok(outcome) = tokio::time::timeout_at(limit, self.carry_out(what, log)).await else {
-            self.book.complain(format!("L1-L4: {what} of {begun} ms did not come back"));
+            self.book.complain(format!("liveness: {what} of {begun} ms did not come back"));
             return;
         };
         let took = self.world.trace.now() - begun;
@@ -329,7 +329,7 @@ impl Client {
         }
     }
 
-    /// Liveness, L1 to L4: with a healthy majority everything works, and soon.
+    /// Liveness, L1 to L4 of the reliability notes: with a healthy majority everything works, and soon.
     fn live_enough(&self, what: &str, took: u64, error: Option<&Error>) {
         // Where fewer servers are left than a loglet has replicas, none can be placed, a log's first
         // one neither.
@@ -341,10 +341,10 @@ impl Client {
             [ErrorCode::Conflict, ErrorCode::Sealed, ErrorCode::Trimmed, ErrorCode::Invalid];
         if let Some(error) = error.filter(|error| !refused.contains(&error.code())) {
             if !self.world.plan.over_budget {
-                self.book.complain(format!("L1-L4: {what} failed in calm weather: {error}"));
+                self.book.complain(format!("liveness: {what} failed in calm weather: {error}"));
             }
         } else if took > 10_000 {
-            self.book.complain(format!("L1-L4: {what} took {took} ms in calm weather"));
+            self.book.complain(format!("liveness: {what} took {took} ms in calm weather"));
         }
     }
 
@@ -449,7 +449,11 @@ impl Client {
         let mut at = from;
         for _ in 0..1 + self.rng.below(4) {
             match reader.next_batch(64).await {
-                Ok(entries) if entries.is_empty() => break,
+                Ok(entries) if entries.is_empty() => {
+                    let to = reader.position().0;
+                    self.book.saw(invoked, [What::Passed { from: at, to }]);
+                    break;
+                }
                 Ok(entries) => at = self.note_entries(invoked, at, &entries),
                 Err(error) => return self.trimmed(invoked, at, error),
             }
@@ -483,7 +487,7 @@ impl Client {
                 self.book.complain(format!("I4: a reader at {at} brought {position}"));
             }
             if position > at {
-                seen.push(What::Empty { from: at, to: position });
+                seen.push(What::Passed { from: at, to: position });
             }
             match value_of(&entry.payload) {
                 Some(value) => seen.push(What::Value { position, value }),
@@ -526,13 +530,15 @@ impl Client {
     }
 
     async fn chain(&mut self, log: &VirtualLog) -> Result<()> {
-        self.book.chain(&log.chain().await?);
+        let invoked = self.book.now();
+        self.book.asked(invoked, &log.chain().await?);
         Ok(())
     }
 
     async fn reconfigure(&mut self, log: &VirtualLog) -> Result<()> {
+        let invoked = self.book.now();
         let chain = log.chain().await?;
-        self.book.chain(&chain);
+        self.book.asked(invoked, &chain);
         if chain.segments.len() > SEGMENTS_ENOUGH {
             return self.trim(log).await;
         }
@@ -543,12 +549,18 @@ impl Client {
             return Ok(());
         }
         if self.rng.chance(15) {
-            self.book.chain(&log.reconfig_truncate(None).await?);
+            let invoked = self.book.now();
+            self.book.asked(invoked, &log.reconfig_truncate(None).await?);
             return Ok(());
         }
-        let native =
-            self.world.plan.loglets[self.rng.below(self.world.plan.loglets.len() as u64) as usize];
+        let loglets = &self.world.plan.loglets;
+        let native = loglets[self.rng.below(loglets.len() as u64) as usize];
+        let engines = &self.world.engines;
         let loglet = match self.book.kind {
+            _ if !engines.is_empty() && self.rng.chance(40) => {
+                self.world.trace.count("reconfigurations to loglets of others");
+                engines[self.rng.below(engines.len() as u64) as usize].0.as_str()
+            }
             Kind::Cluster => native,
             Kind::Embedded => "local",
             Kind::Mixed if self.rng.chance(50) => "local",
@@ -556,9 +568,10 @@ impl Client {
         };
         let version = chain.version;
         let if_version = self.rng.chance(70).then_some(version);
+        let invoked = self.book.now();
         let changed = log.reconfig_extend(loglet, if_version).await?;
         self.world.trace.count("reconfigurations");
-        self.book.chain(&changed);
+        self.book.asked(invoked, &changed);
         if if_version.is_some() {
             self.book.won(version, format!("{loglet} by {}", self.at));
         }

@@ -16,56 +16,120 @@ use crate::cluster::MemberId;
 use crate::error::{Error, ErrorCode, Result};
 use crate::loglets::native;
 use crate::storage::{Storage, StorageOptions};
-use crate::testing::history::{self, Final};
+use crate::testing::history::{self, Final, What};
 use crate::virtuallog::VirtualLog;
 use crate::wire::messages::LogletParams;
 
-/// How long reading a log back may take.
+/// How long one call may take that reads a log back.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A log as it was read back.
+struct Back {
+    last: Final,
+    /// What could not be read, in order.
+    lost: Vec<(u64, u64)>,
+    chain: Option<Chain>,
+}
 
 /// Judges one log. `log`: a handle of its own. What the last chain was, if it could be read.
 pub(super) async fn log(world: &World, book: &Book, log: &VirtualLog) -> Option<(Chain, u64)> {
-    let read = tokio::time::timeout(PATIENCE, read_back(book, log)).await;
-    let (last, chain) = match read {
-        Ok(Ok(read)) => read,
-        Ok(Err(error)) => {
-            unreadable(world, book, &error);
-            return None;
-        }
-        Err(_) => {
-            if !world.plan.over_budget {
-                book.complain("L4: the log cannot be read back in time".into());
-            }
+    let back = match read_back(world, book, log).await {
+        Ok(back) => back,
+        Err(error) => {
+            lost(world, book, &error);
             return None;
         }
     };
-    let ops = book.ops();
-    world.trace.add("operations judged", ops.len() as u64);
-    if let Err(wrong) = history::check(&ops, &last) {
-        book.complain(wrong);
-    }
-    Some((chain, last.base))
+    judge(world, book, &back.last, &back.lost);
+    back.chain.map(|chain| (chain, back.last.base))
 }
 
-/// Over budget a log may be lost, and has to say so.
-pub(super) fn unreadable(world: &World, book: &Book, error: &Error) {
-    let loud =
-        [ErrorCode::DataLoss, ErrorCode::Corrupt, ErrorCode::Unavailable, ErrorCode::Deadline];
-    if !world.plan.over_budget || !loud.contains(&error.code()) {
+/// Nothing of a log can be read, which is right only where that much is lost, and is told: what was seen of
+/// it before is judged.
+pub(super) fn lost(world: &World, book: &Book, error: &Error) {
+    if !excused(world, book, error) {
         book.complain(format!("I1: the log cannot be read back: {error}"));
     }
-    world.trace.count("mark: a loss over budget was loud");
+    let kept = book.ops().into_iter().filter_map(|op| match op.what {
+        What::Trim { first_kept } | What::Trimmed { first_kept, .. } => Some(first_kept),
+        _ => None,
+    });
+    let base = kept.max().unwrap_or_default();
+    let nothing = Final { base, tail: u64::MAX, entries: Vec::new() };
+    judge(world, book, &nothing, &[(base, u64::MAX)]);
 }
 
-async fn read_back(book: &Book, log: &VirtualLog) -> Result<(Final, Chain)> {
-    let tail = log.check_tail().await?.position.0;
-    let base = log.first().await?.0;
-    let mut last = Final { base, tail, entries: Vec::new() };
-    let mut reader = log.read(base.into(), Some(tail.into())).await?;
+fn judge(world: &World, book: &Book, last: &Final, lost: &[(u64, u64)]) {
+    let ops = book.ops();
+    world.trace.add("operations judged", ops.len() as u64);
+    if let Err(wrong) = history::check_with_losses(&ops, last, lost) {
+        book.complain(wrong);
+    }
+}
+
+/// Whether something may be out of reach for this reason: over budget it may be lost, and has to say so; and
+/// nobody can answer where a majority is gone.
+fn excused(world: &World, book: &Book, error: &Error) -> bool {
+    match error.code() {
+        ErrorCode::DataLoss | ErrorCode::Corrupt if world.plan.over_budget => {
+            world.trace.count("mark: a loss over budget was loud");
+            true
+        }
+        ErrorCode::Unavailable | ErrorCode::Deadline => world.is_majority_gone(book),
+        _ => false,
+    }
+}
+
+/// What comes of a call, which has to come back whatever was lost.
+async fn answer<T>(what: &str, call: impl Future<Output = Result<T>>) -> Result<T> {
+    let late = |_| {
+        let seconds = PATIENCE.as_secs();
+        Error::new(ErrorCode::Deadline, format!("{what} did not come back within {seconds} s"))
+    };
+    tokio::time::timeout(PATIENCE, call).await.unwrap_or_else(|elapsed| Err(late(elapsed)))
+}
+
+async fn read_back(world: &World, book: &Book, log: &VirtualLog) -> Result<Back> {
+    let tail = answer("check_tail", log.check_tail()).await?.position.0;
+    let base = answer("first", log.first()).await?.0;
+    let last = Final { base, tail, entries: Vec::new() };
+    let mut back = Back { last, lost: Vec::new(), chain: None };
+    let invoked = book.now();
+    match answer("chain", log.chain()).await {
+        Ok(chain) => {
+            book.asked(invoked, &chain);
+            back.chain = Some(chain);
+        }
+        Err(error) if excused(world, book, &error) => {}
+        Err(error) => return Err(error),
+    }
+    let mut from = base;
+    while from < tail {
+        let Err((at, error)) = read_on(book, log, from, &mut back.last).await else { break };
+        if !excused(world, book, &error) {
+            return Err(error);
+        }
+        from = beyond(log, at, &back).await;
+        world.trace.say(format_args!("{}: {at} to {from} is lost: {error}", book.name));
+        back.lost.push((at, from));
+    }
+    Ok(back)
+}
+
+/// Reads from a position on up to the tail. Where it stopped, and why, unless it got there.
+async fn read_on(
+    book: &Book,
+    log: &VirtualLog,
+    from: u64,
+    last: &mut Final,
+) -> std::result::Result<(), (u64, Error)> {
+    let reader = answer("read", log.read(from.into(), Some(last.tail.into()))).await;
+    let mut reader = reader.map_err(|error| (from, error))?;
     loop {
-        let entries = reader.next_batch(256).await?;
+        let entries = answer("next_batch", reader.next_batch(256)).await;
+        let entries = entries.map_err(|error| (reader.position().0, error))?;
         if entries.is_empty() {
-            break;
+            return Ok(());
         }
         for entry in entries {
             match value_of(&entry.payload) {
@@ -74,9 +138,26 @@ async fn read_back(book: &Book, log: &VirtualLog) -> Result<(Final, Chain)> {
             }
         }
     }
-    let chain = log.chain().await?;
-    book.chain(&chain);
-    Ok((last, chain))
+}
+
+/// The next position behind one that cannot be read at which reading works again, as far as is looked for:
+/// closely behind it, then in longer and longer steps, and at the next segments.
+async fn beyond(log: &VirtualLog, at: u64, back: &Back) -> u64 {
+    let tail = back.last.tail;
+    let mut places: Vec<u64> = (0..64).map_while(|power| at.checked_add(1 << power)).collect();
+    places.extend(back.chain.iter().flat_map(|c| c.segments.iter().map(|s| s.start.0)));
+    places.retain(|place| (at + 1..tail).contains(place));
+    places.sort_unstable();
+    places.dedup();
+    for place in places {
+        let Ok(mut reader) = answer("read", log.read(place.into(), Some(tail.into()))).await else {
+            continue;
+        };
+        if answer("next_batch", reader.next_batch(1)).await.is_ok() {
+            return place;
+        }
+    }
+    tail
 }
 
 /// What the disks of all servers hold of a log's native segments: a majority of valid copies of every

@@ -64,6 +64,12 @@ pub const MISTAKES: &[Mistake] = &[
     Mistake::Around(planted::Bug::SweepsUnnamed),
     Mistake::Around(planted::Bug::TruncatesTooFar),
     Mistake::Around(planted::Bug::BoundaryFromMemory),
+    Mistake::Around(planted::Bug::TrimsWhatItHas),
+    Mistake::Around(planted::Bug::KeepsFirstSegment),
+    Mistake::Around(planted::Bug::ReusesUnnamed),
+    Mistake::Around(planted::Bug::StartConfirms),
+    Mistake::Around(planted::Bug::RemakesDeleted),
+    Mistake::Around(planted::Bug::ReadsByOldChain),
 ];
 
 impl Mistake {

@@ -5,7 +5,7 @@
 //! for, so that every loss is a bug. A damaged server that does not start any more is replaced: taken out
 //! of the cluster, and begun anew on an empty disk.
 
-use std::path::Path;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -204,13 +204,20 @@ impl Nemesis {
             true => self.world.nodes.with(at, |machine| machine.disk.clone()),
             false => self.world.client(at - servers, |machine| machine.disk.clone()),
         };
-        self.did(fault, at + 1);
+        match fault {
+            // Counted when it fails: none may come.
+            Fault::FailedSync => {
+                let sync = disk.syncs() + 1 + self.rng.below(4);
+                self.world.trace.say(format_args!("sync {sync} of {} is to fail", at + 1));
+                return disk.fail_sync(sync);
+            }
+            _ => self.did(fault, at + 1),
+        }
         let stall = |world: &World, time: u64| match at < servers {
             true => world.nodes.with(at, |machine| machine.stall = time),
             false => world.client(at - servers, |machine| machine.stall = time),
         };
         match fault {
-            Fault::FailedSync => return disk.fail_sync(disk.syncs() + self.rng.below(4)),
             Fault::DiskFull => disk.set_room(Some(self.rng.below(20_000))),
             Fault::ReadError => {
                 let parts = ["loglets", "journal", "acceptor"];
@@ -286,34 +293,45 @@ impl Nemesis {
                     world.nodes.end(at, End::Power);
                 }
                 let disk = world.nodes.with(at, |machine| machine.disk.clone());
+                if Nodes::files(&disk).is_empty() {
+                    return;
+                }
+                self.did(fault, at + 1);
                 for _ in 0..1 + self.rng.below(8) {
                     let files = Nodes::files(&disk);
-                    if files.is_empty() {
-                        return;
-                    }
                     let (path, len) = &files[self.rng.below(files.len() as u64) as usize];
                     let bytes = disk.content(path).unwrap_or_default();
                     // Rather where something was written: much of a journal is zero.
                     let tries: Vec<u64> = (0..64).map(|_| self.rng.below(len * 8)).collect();
                     let written = |bit: &&u64| bytes.get((**bit / 8) as usize) != Some(&0);
                     let bit = *tries.iter().find(written).unwrap_or(&tries[0]);
-                    self.did(fault, (at + 1, path, bit));
+                    world.trace.say(format_args!("bit {bit} of {path:?} is another one"));
                     disk.flip(path, bit);
                 }
             }
-            _ => {
-                let disk = world.nodes.with(at, |machine| machine.disk.clone());
-                let bad = match self.rng.below(3) {
-                    0 => BadWrite::Lost,
-                    1 => BadWrite::Shifted(512 * (1 + self.rng.below(8)) as i64),
-                    _ => BadWrite::Elsewhere(Path::new(super::nodes::DATA).join("journal.1")),
-                };
-                self.did(fault, (at + 1, &bad));
-                disk.bad_write(disk.operations() + self.rng.below(6), bad);
-            }
+            _ => self.bad_write(at),
         }
         self.last(2000).await;
         world.start_node(at);
+    }
+
+    /// Has one of the next writes of a server go wrong. Counted when it does: what comes may be no write.
+    fn bad_write(&mut self, at: usize) {
+        let disk = self.world.nodes.with(at, |machine| machine.disk.clone());
+        let files = Nodes::files(&disk);
+        let bad = match self.rng.below(3) {
+            0 => BadWrite::Lost,
+            1 => BadWrite::Shifted(512 * (1 + self.rng.below(8)) as i64),
+            _ if files.is_empty() => return,
+            _ => {
+                let other = self.rng.below(files.len() as u64) as usize;
+                BadWrite::Elsewhere(files[other].0.clone())
+            }
+        };
+        let operation = disk.operations() + 1 + self.rng.below(6);
+        let trace = &self.world.trace;
+        trace.say(format_args!("operation {operation} of {} is to go wrong: {bad:?}", at + 1));
+        disk.bad_write(operation, bad);
     }
 }
 
@@ -349,6 +367,8 @@ pub(super) async fn supervise(world: Arc<World>, mut rng: Rng) {
                 world.start_node(at);
             });
         }
+        world.count_mishaps();
+        let named = if look { world.named() } else { BTreeSet::new() };
         for at in 0..world.plan.nodes {
             let lost = world.nodes.with(at, |machine| machine.lost.is_some() && !machine.replaced);
             if let Some(error) = world.nodes.with(at, Machine::lost_by_itself) {
@@ -359,7 +379,7 @@ pub(super) async fn supervise(world: Arc<World>, mut rng: Rng) {
             if lost && rng.chance(10) {
                 replace(&world, at);
             }
-            if look && let Err(wrong) = world.nodes.check_memory(at) {
+            if look && let Err(wrong) = world.nodes.check_memory(at, &named) {
                 world.complain(wrong);
             }
         }
@@ -405,7 +425,7 @@ pub(super) fn replace(world: &Arc<World>, at: usize) {
             machine.address.clone_from(&address);
             machine.joins = true;
             machine.lost = None;
-            machine.shown.clear();
+            machine.forget();
         });
         // First the new one joins, so that there is where to go.
         world.start_node(at);
@@ -413,7 +433,10 @@ pub(super) fn replace(world: &Arc<World>, at: usize) {
             world.trace.say(format_args!("node {} is not replaced yet: {why}", at + 1));
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
-        world.nodes.with(at, |machine| (machine.damaged, machine.replaced) = (false, false));
+        world.nodes.with(at, |machine| {
+            machine.forget();
+            (machine.damaged, machine.replaced) = (false, false);
+        });
         world.trace.count("mark: a lost server was replaced");
     }));
 }

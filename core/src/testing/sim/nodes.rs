@@ -1,7 +1,7 @@
 //! The servers: production [`Server`]s, each in a process of its own on a disk of its own, and what
 //! can be done to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use virtuallog_protocol::LogletId;
 
 use super::Options;
+use super::acceptors::{Answered, Witness};
 use super::mistakes::Mistake;
 use super::plan::Plan;
 use super::trace::Trace;
@@ -26,6 +27,9 @@ use crate::testing::simdisk::SimDisk;
 
 /// Where a server has its store on its disk.
 pub(super) const DATA: &str = "/data";
+/// After so many looks in a row a loglet that a chain names and a server lacks is gone: what the newest
+/// chain is may be seen a little late.
+const LACKS: u32 = 10;
 /// A store is idle when nothing was committed for so long.
 const IDLE: Duration = Duration::from_millis(20);
 
@@ -52,6 +56,12 @@ pub(super) struct Machine {
     pub(super) life: Option<Life>,
     /// What a server of it may not forget, by loglet.
     pub(super) shown: BTreeMap<LogletId, LogletStatus>,
+    /// Which of these it lacks though a chain names it, and for how many looks.
+    pub(super) lacking: BTreeMap<LogletId, u32>,
+    /// How many instances its acceptor had applied, of what a killed process leaves.
+    pub(super) applied: u64,
+    /// What its acceptor may not go back behind.
+    pub(super) answered: Arc<Answered>,
     /// Its disk was damaged for good.
     pub(super) damaged: bool,
     /// It does not start any more, or says that it has forgotten.
@@ -94,7 +104,24 @@ impl Machine {
     }
 }
 
+impl Machine {
+    /// What is on its disk from now on says nothing of what was.
+    pub(super) fn forget(&mut self) {
+        self.shown.clear();
+        self.lacking.clear();
+        self.applied = 0;
+        self.answered.forget();
+    }
+}
+
 impl Life {
+    /// How many instances its acceptor has applied.
+    pub(super) fn applied(&self) -> Option<u64> {
+        let paxos = self.node.as_ref()?.active()?.paxos.as_ref()?;
+        let applied = *paxos.applied().borrow();
+        Some(applied)
+    }
+
     /// As what it is known in its cluster.
     pub(super) fn member(&self) -> Option<MemberId> {
         let storage = self.storage.as_ref()?;
@@ -129,6 +156,9 @@ impl Nodes {
             disk: SimDisk::new(),
             life: None,
             shown: BTreeMap::new(),
+            lacking: BTreeMap::new(),
+            applied: 0,
+            answered: Arc::default(),
             damaged: false,
             lost: None,
             replaced: false,
@@ -249,7 +279,9 @@ impl Nodes {
         let nodes = self.clone();
         let pace = move || nodes.disk_pause(index);
         tokio::spawn(env::task(commit(storage, told, pace)));
-        self.wires.listen(host(index), &life.process, node);
+        let answered = self.with(index, |machine| machine.answered.clone());
+        let witness = Arc::new(Witness { handler: node, answered });
+        self.wires.listen(host(index), &life.process, witness);
         let server = match server.begin().await {
             Ok(server) => server,
             Err(error) => return Some(error),
@@ -284,7 +316,11 @@ impl Nodes {
         life.process.clone().enter(|| drop(life));
         machine.disk = match how {
             End::Kill => before.kill(),
-            End::Power => crash(&before, rng),
+            End::Power => {
+                // A decision need not be durable: it can be learned again.
+                machine.applied = 0;
+                crash(&before, rng)
+            }
         };
         // What is left of the process does no more work on it.
         before.stop_at(0);
@@ -299,32 +335,74 @@ impl Nodes {
             .into_iter()
             .filter_map(|id| Some((id, storage.status(id)?)))
             .collect();
-        self.with(index, |machine| machine.shown = shown.into_iter().collect());
+        self.with(index, |machine| {
+            let before = std::mem::take(&mut machine.shown);
+            machine.shown = shown.into_iter().collect();
+            let lacking = &machine.lacking;
+            let kept = before.into_iter().filter(|(id, _)| lacking.contains_key(id));
+            machine.shown.extend(kept);
+            machine.applied = life.applied().unwrap_or(machine.applied);
+        });
     }
 
-    /// Whether a server that was started again remembers all that it showed before.
+    /// Whether a server that was started again remembers all that it showed before. `named`: which
+    /// members the newest chains name for which loglets.
     ///
     /// # Errors
     /// What it forgot.
-    pub(super) fn check_memory(&self, index: usize) -> Result<(), String> {
-        let (shown, storage) = self.with(index, |machine| {
-            let storage = machine.life.as_ref().and_then(|life| life.storage.clone());
+    pub(super) fn check_memory(
+        &self,
+        index: usize,
+        named: &BTreeSet<(MemberId, LogletId)>,
+    ) -> Result<(), String> {
+        let node = index + 1;
+        let (shown, life, wrong) = self.with(index, |machine| {
+            let wrong = machine.answered.take_wrong();
             // Nobody relies on what a damaged disk had.
-            (if machine.damaged { BTreeMap::new() } else { machine.shown.clone() }, storage)
+            if machine.damaged || machine.replaced {
+                machine.forget();
+                return (BTreeMap::new(), machine.life.clone(), Vec::new());
+            }
+            (machine.shown.clone(), machine.life.clone(), wrong)
         });
-        let Some(storage) = storage.filter(|storage| storage.failure().is_none()) else {
-            return Ok(());
-        };
+        if let Some(wrong) = wrong.first() {
+            return Err(format!("{wrong}, on node {node}"));
+        }
+        let Some(life) = life else { return Ok(()) };
+        let storage = life.storage.clone().filter(|storage| storage.failure().is_none());
+        let Some(storage) = storage else { return Ok(()) };
+        let before = self.with(index, |machine| machine.applied);
+        if let Some(now) = life.applied().filter(|now| *now < before) {
+            return Err(format!("I16: node {node} had applied {before} instances, and now {now}"));
+        }
         for (id, before) in shown {
-            let Some(now) = storage.status(id) else { continue };
+            let Some(now) = storage.status(id) else {
+                let is_named = life.member().is_some_and(|member| named.contains(&(member, id)));
+                let looks = self.with(index, |machine| match is_named {
+                    true => {
+                        let looks = machine.lacking.entry(id).or_default();
+                        *looks += 1;
+                        *looks
+                    }
+                    false => {
+                        machine.lacking.remove(&id);
+                        0
+                    }
+                });
+                if looks == LACKS {
+                    return Err(format!(
+                        "I16: node {node} showed {before:?} of {id}, which the chain names, and has \
+                         nothing of it now"
+                    ));
+                }
+                continue;
+            };
+            self.with(index, |machine| machine.lacking.remove(&id));
             if now.tail < before.tail || now.trim < before.trim || (before.sealed && !now.sealed) {
-                let node = index + 1;
                 return Err(format!("I16: node {node} showed {before:?} of {id}, and now {now:?}"));
             }
         }
-        if let Some(life) = self.with(index, |machine| machine.life.clone()) {
-            self.note_memory(index, &life);
-        }
+        self.note_memory(index, &life);
         Ok(())
     }
 

@@ -18,8 +18,8 @@ pub(super) struct Trace {
     noted: Mutex<Noted>,
 }
 
-/// Some hundred times as many as a simulation has: one that goes in circles would fill the memory.
-const EVENTS_MAX: u64 = 20_000_000;
+/// Several times as many as the longest simulation has: one that goes in circles would fill the memory.
+const EVENTS_MAX: u64 = 5_000_000;
 
 #[derive(Debug)]
 struct Noted {
@@ -60,7 +60,7 @@ impl Trace {
             noted.digest ^= noted.digest >> 29;
         }
         drop(noted);
-        assert!(events < EVENTS_MAX, "L4: the simulation does not come to an end");
+        assert!(events < EVENTS_MAX, "liveness: the simulation does not come to an end");
         if self.shown {
             println!("{:>9.3}  {}", now as f64 / 1000.0, line());
         }
