@@ -38,6 +38,13 @@ pub enum Timeout {
     After(Duration),
 }
 
+impl Timeout {
+    /// For what takes as long as it has to copy or to read: no deadline unless the call gives one.
+    pub(crate) fn or_never(self) -> Timeout {
+        if self == Timeout::Default { Timeout::Never } else { self }
+    }
+}
+
 /// Whether a log is opened to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -72,7 +79,7 @@ pub struct Options {
     pub timeout: Timeout,
     /// The limit on one entry, in bytes. Default: 1 MiB; at most 16 MiB.
     pub entry_bytes_max: Option<usize>,
-    /// The limit on what is submitted and not answered, in bytes.
+    /// The limit on what is submitted and not answered, in bytes. Default: 32 MiB.
     pub in_flight_bytes_max: Option<usize>,
 }
 
@@ -259,7 +266,8 @@ impl Log {
         })
     }
 
-    /// Moves a sealed segment into another loglet.
+    /// Moves a sealed segment into another loglet. Copies it, so it has no deadline unless one is given;
+    /// when that passes the move may still complete: read the chain.
     pub fn reconfig_modify(
         &self,
         segment: u32,
@@ -267,7 +275,7 @@ impl Log {
         if_version: Option<u64>,
         timeout: Timeout,
     ) -> Op<Chain> {
-        self.call(timeout, "reconfig_modify", move |core| async move {
+        self.call(timeout.or_never(), "reconfig_modify", move |core| async move {
             core.reconfig_modify(segment, &loglet, if_version).await
         })
     }
@@ -289,8 +297,7 @@ impl Log {
 
     /// Reads the whole log and checks every checksum. Has no deadline unless one is given.
     pub fn verify(&self, timeout: Timeout) -> Op<VerifyReport> {
-        let timeout = if timeout == Timeout::Default { Timeout::Never } else { timeout };
-        self.call(timeout, "verify", |core| async move { core.verify(|_| ()).await })
+        self.call(timeout.or_never(), "verify", |core| async move { core.verify(|_| ()).await })
     }
 
     /// Flushes and gives the handle's resources back; later calls say `CLOSED`. Idempotent. When
@@ -404,5 +411,35 @@ pub(crate) async fn within<T>(
             Ok(outcome) => Ok(outcome?),
             Err(_) => Err(Error::deadline(what)),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What copies or reads as much as there is takes as long as that does, whatever the handle's deadline.
+    #[test]
+    fn a_handles_deadline_is_not_for_copies() {
+        let folder = tempfile::tempdir().expect("there is room");
+        let url = format!("file:{}/log", folder.path().display());
+        let mut log = Log::open(&url, Options::default()).wait().expect("it opens");
+        for _ in 0..4 {
+            log.append_slice(&[7; 1 << 20], Timeout::Never).wait().expect("it appends");
+        }
+        log.reconfig_extend("local".into(), None, Timeout::Never).wait().expect("it extends");
+        log.timeout = Some(Duration::ZERO);
+        let moved = log.reconfig_modify(0, "local".into(), None, Timeout::Default).wait();
+        assert_eq!(moved.expect("it has no deadline").segments.len(), 2);
+        let report = log.verify(Timeout::Default).wait().expect("it has no deadline");
+        assert_eq!(report.entries, 4);
+        // The deadline is there for the others, and for these where it is given.
+        let short = Timeout::After(Duration::ZERO);
+        for outcome in [
+            log.reconfig_extend("local".into(), None, Timeout::Default).wait(),
+            log.reconfig_modify(0, "local".into(), None, short).wait(),
+        ] {
+            assert_eq!(outcome.expect_err("it has none to spend").code, ErrorCode::Deadline);
+        }
     }
 }

@@ -179,7 +179,6 @@ pub fn drain(url: &str, node: u32, timeout: Timeout) -> Op<()> {
 /// deadline unless one is given.
 pub fn remove(url: &str, node: u32, timeout: Timeout) -> Op<()> {
     let url = url.to_owned();
-    let timeout = if timeout == Timeout::Default { Timeout::Never } else { timeout };
     let call = async move { server::remove(&url, node).await };
-    Op::spawn(within(or_default(timeout), "remove", call))
+    Op::spawn(within(or_default(timeout.or_never()), "remove", call))
 }

@@ -16,6 +16,8 @@ const END: &str = "<!-- end of the table -->\n";
 #[derive(Deserialize)]
 struct Api {
     r#type: Vec<Type>,
+    /// What only the facade has, with the reason.
+    inner: BTreeMap<String, String>,
     language: Vec<Language>,
 }
 
@@ -40,6 +42,9 @@ struct Language {
     name_behind: String,
     #[serde(default)]
     end: String,
+    /// The line from which on a type is nobody else's affair.
+    #[serde(default)]
+    private: String,
     #[serde(default)]
     method: Vec<String>,
     #[serde(default)]
@@ -153,7 +158,8 @@ impl Language {
             let whole = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_');
             let begins =
                 begins.iter().any(|begin| line.strip_prefix(begin.as_str()).is_some_and(whole));
-            inside = begins || inside && !line.starts_with(&self.end);
+            let hidden = !self.private.is_empty() && line == self.private;
+            inside = begins || inside && !line.starts_with(&self.end) && !hidden;
             if inside {
                 about.push_str(line);
                 about.push('\n');
@@ -163,9 +169,13 @@ impl Language {
     }
 }
 
+fn api() -> Api {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("api.toml");
+    toml::from_str(&read(&path)).expect("it is well formed")
+}
+
 fn rows() -> (Vec<String>, Vec<Row>) {
-    let bindings = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let api: Api = toml::from_str(&read(&bindings.join("api.toml"))).expect("it is well formed");
+    let api = api();
     let errors: Errors = toml::from_str(include_str!("../errors.toml")).expect("it is well formed");
     let texts: Vec<_> = api.language.iter().map(|language| text(&language.files)).collect();
     let languages = || api.language.iter().zip(&texts);
@@ -232,6 +242,37 @@ fn no_language_lacks_anything() {
     assert!(rows.len() > 100 && languages.len() >= 3, "the list was read");
 }
 
+/// The other way round: what the facade offers is in the list, or is there for the skins alone.
+#[test]
+fn the_list_has_all_that_the_facade_has() {
+    let api = api();
+    let facade = api.language.iter().find(|language| language.name == "facade").expect("a row");
+    let text = text(&facade.files);
+    let functions = &api.r#type.iter().find(|ty| ty.name.is_empty()).expect("a row").methods;
+    let mut unlisted = Vec::new();
+    let mut inner: Vec<&str> = api.inner.keys().map(String::as_str).collect();
+    for name in ["Log", "Reader", "Server", "LocalCluster"] {
+        let ty = api.r#type.iter().find(|ty| ty.name == name).expect("a row");
+        let part = facade.about(&text, ty);
+        let mut count = 0;
+        for method in part.lines().filter_map(|line| line.strip_prefix("    pub fn ")) {
+            count += 1;
+            let method = method.split(['(', '<']).next().expect("a name").to_owned();
+            let full = format!("{name}.{method}");
+            if api.inner.contains_key(&full) {
+                assert!(!ty.methods.contains(&method), "`{full}` is in the list and `inner`");
+                inner.retain(|one| *one != full);
+            } else if !ty.methods.contains(&method) && !functions.contains(&method) {
+                unlisted.push(full);
+            }
+        }
+        assert!(count >= 3, "the methods of `{name}` were read");
+    }
+    assert!(unlisted.is_empty(), "neither a row of api.toml nor `inner`: {unlisted:?}");
+    assert!(inner.is_empty(), "`inner`, and not there: {inner:?}");
+    assert!(api.inner.values().all(|reason| !reason.is_empty()), "`inner` without a reason");
+}
+
 #[test]
 fn the_readme_has_the_table() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
@@ -259,6 +300,7 @@ fn what_is_not_there_is_not_found() {
         r#type: vec!["class {type}".into()],
         name_behind: "} {type};\n".into(),
         end: "class ".into(),
+        private: " private:".into(),
         method: vec!["def {name}(".into()],
         field: Vec::new(),
         function: Vec::new(),
@@ -267,7 +309,7 @@ fn what_is_not_there_is_not_found() {
         types: BTreeMap::new(),
         other: BTreeMap::new(),
     };
-    let text = "class Log:\n    def append(\nclass Logs:\n    def close(\nclass {\n  a;\n} Log;\n";
+    let text = "class Log:\n    def append(\n private:\n    def close(\nclass Logs:\n    def close(\nclass {\n  a;\n} Log;\n";
     let ty = |methods: &[&str]| Type {
         name: "Log".into(),
         methods: methods.iter().map(ToString::to_string).collect(),

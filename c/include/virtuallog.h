@@ -331,11 +331,11 @@ typedef struct {
    */
   int64_t timeout_ms;
   /**
-   * The limit on one entry. 0: 1 MiB; at most 16 MiB.
+   * The limit on one entry, in bytes. 0: 1 MiB; at most 16 MiB.
    */
   size_t entry_bytes_max;
   /**
-   * The limit on what is submitted and not answered. 0: the default.
+   * The limit on what is submitted and not answered, in bytes. 0: 32 MiB.
    */
   size_t in_flight_bytes_max;
 } vlog_options;
@@ -814,6 +814,46 @@ typedef struct {
 typedef uint64_t vlog_local_cluster;
 
 /**
+ * A node of a `vlog_local_cluster`.
+ */
+typedef struct {
+  /**
+   * Its number, from 1 on: what `vlog_local_cluster_stop` and `vlog_local_cluster_restart` take.
+   */
+  uint32_t node;
+  /**
+   * The number of its process; 0 while it is stopped.
+   */
+  uint32_t pid;
+  /**
+   * `HOST:PORT`, the same whenever it runs.
+   */
+  const char *address;
+  /**
+   * Its directory.
+   */
+  const char *dir;
+} vlog_local_node;
+
+/**
+ * The nodes of a `vlog_local_cluster`, by number, those that were stopped too.
+ */
+typedef struct {
+  /**
+   * `vlog_free` it.
+   */
+  uint64_t owner;
+  /**
+   * So many of them as `len` says.
+   */
+  const vlog_local_node *nodes;
+  /**
+   * How many.
+   */
+  size_t len;
+} vlog_local_nodes;
+
+/**
  * What the library reports, on its way to the program's own logging.
  */
 typedef uint64_t vlog_diagnostics;
@@ -986,7 +1026,8 @@ vlog_status vlog_reconfig_extend(vlog_log log,
                                  vlog_error *error);
 
 /**
- * Drops the leading segments that were trimmed whole from the chain.
+ * Drops the leading segments that were trimmed whole from the chain; gives it as it is when there are none.
+ * `VLOG_CONFLICT` where the chain is at another version than `if_version`.
  */
 vlog_status vlog_reconfig_truncate(vlog_log log,
                                    uint64_t if_version,
@@ -995,7 +1036,11 @@ vlog_status vlog_reconfig_truncate(vlog_log log,
                                    vlog_error *error);
 
 /**
- * Moves the sealed segment of this index into another loglet.
+ * Moves the sealed segment of this index into another loglet, by copying it. Has no deadline unless `call`
+ * gives one; when that passes the move may still complete: look at the chain.
+ *
+ * `VLOG_INVALID` when no sealed segment has the index, or for a loglet that this store cannot have;
+ * `VLOG_CONFLICT` as `vlog_reconfig_extend`.
  */
 vlog_status vlog_reconfig_modify(vlog_log log,
                                  uint32_t segment,
@@ -1331,6 +1376,14 @@ vlog_status vlog_local_cluster_start(uint32_t nodes,
  * for a dead one.
  */
 const char *vlog_local_cluster_url(vlog_local_cluster cluster);
+
+/**
+ * All nodes as they are now, those that were stopped too. `vlog_free` the result's owner. `VLOG_CLOSED` for a
+ * cluster that was freed.
+ */
+vlog_status vlog_local_cluster_nodes(vlog_local_cluster cluster,
+                                     vlog_local_nodes *nodes,
+                                     vlog_error *error);
 
 /**
  * Kills a node as it stands; they are numbered from 1. `VLOG_INVALID` when it does not run.

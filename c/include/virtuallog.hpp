@@ -58,6 +58,9 @@ enum class errc {
   internal = VLOG_INTERNAL,
 };
 
+/** The library's version. The header's is VLOG_VERSION. */
+inline const char *version() { return vlog_version(); }
+
 namespace detail {
 
 inline std::string text(const char *text) { return text ? text : ""; }
@@ -100,6 +103,7 @@ class error : public std::runtime_error {
     vlog_free(told.owner);
   }
 
+  /** What happened: what to branch on. */
   errc code() const { return code_; }
   /** Its name in every language, such as "TRIMMED". */
   const char *name() const { return vlog_status_name(static_cast<int>(code_)); }
@@ -134,11 +138,13 @@ class timeout {
     const std::chrono::duration<double, std::milli> ms = time;
     ms_ = ms.count() >= 1 ? static_cast<std::int64_t>(std::min(std::ceil(ms.count()), 100 * 365.25 * 86'400'000)) : 1;
   }
+  /** As long as it takes. */
   static timeout forever() {
     timeout none;
     none.ms_ = VLOG_FOREVER;
     return none;
   }
+  /** As `timeout_ms` in C has it: 0 for the log's own, VLOG_FOREVER for none. */
   std::int64_t milliseconds() const { return ms_; }
 
  private:
@@ -155,8 +161,11 @@ class bytes {
             class = std::enable_if_t<sizeof(Element) == 1 && std::is_trivially_copyable_v<Element>>>
   bytes(const Container &container) : bytes(container.data(), container.size()) {}
 
+  /** Where they are; may be null where there are none. */
   const std::uint8_t *data() const { return data_; }
+  /** How many. */
   std::size_t size() const { return size_; }
+  /** The same bytes as text, whatever they are. */
   std::string_view text() const { return {reinterpret_cast<const char *>(data_), size_}; }
 
  private:
@@ -333,8 +342,11 @@ struct cluster {
 class entry {
  public:
   explicit entry(const vlog_entry &told) : told_(told) {}
+  /** Where it is in the log. */
   std::uint64_t position() const { return told_.position; }
+  /** What was appended. Holds as long as the batch. */
   bytes payload() const { return {told_.data, told_.len}; }
+  /** The payload as text, whatever it is. Holds as long as the batch. */
   std::string_view text() const { return payload().text(); }
   /** The writer's clock in microseconds since 1970 (UTC). Information only. */
   std::int64_t written_at_micros() const { return told_.written_at_micros; }
@@ -380,10 +392,14 @@ class batch {
     const vlog_entry *at_;
   };
 
+  /** Whether it is of no entry: the end of what is read. */
   bool empty() const { return size_ == 0; }
+  /** How many entries. */
   std::size_t size() const { return size_; }
   entry operator[](std::size_t index) const { return entry(entries_[index]); }
+  /** The first entry. */
   iterator begin() const { return iterator(entries_); }
+  /** Behind the last entry. */
   iterator end() const { return iterator(entries_ + size_); }
 
  private:
@@ -439,7 +455,9 @@ class reader {
     reader *of_;
   };
 
+  /** The next entry, and from there on: reads it, and waits for it. Goes on where an earlier loop ended. */
   iterator begin() { return iterator(step() ? this : nullptr); }
+  /** Behind the last entry. */
   iterator end() { return iterator(nullptr); }
 
  private:
@@ -466,9 +484,11 @@ class outcome {
  public:
   explicit outcome(Result result) : result_(std::move(result)) {}
   explicit outcome(error failure) : failure_(std::make_shared<error>(std::move(failure))) {}
+  /** Whether there is a result. */
   bool ok() const { return !failure_; }
   /** Only where it is not ok(). */
   const error &failure() const { return *failure_; }
+  /** The result; throws the failure. */
   Result &get() {
     if (failure_) throw *failure_;
     return *result_;
@@ -490,6 +510,7 @@ class queue {
       : key_(detail::result<vlog_queue>([](auto *out, auto *e) { return vlog_queue_new(out, e); })) {}
   queue(const queue &) = delete;
 
+  /** Can be read once something was answered; belongs to the queue. -1 in a child of fork. */
   int fd() const { return vlog_queue_fd(key_.get()); }
 
   /** How many operations were not told yet. */
@@ -631,19 +652,23 @@ class background {
 
 /** How to open a log. */
 struct options {
+  /** Whether a missing log is created; otherwise that is errc::not_found. */
   bool create = true;
   /** Beside the owner of a `file:` log in another process, without lock and without any write. */
   bool read_only = false;
   /** What the first segment of a log that is created is kept in; empty: the store's default. */
   std::string loglet;
-  /** The default deadline of each call. */
+  /** The default deadline of each call; left out: the URL's, or 10 s. */
   virtuallog::timeout timeout;
+  /** The limit on one entry, in bytes, at most 16 MiB; 0: the URL's, or 1 MiB. */
   std::size_t entry_bytes_max = 0;
+  /** The limit on what is submitted and not answered, in bytes; 0: the URL's, or 32 MiB. */
   std::size_t in_flight_bytes_max = 0;
 };
 
-/** Where a subscription starts, if not at a position. */
+/** Where a subscription starts, if not at a position: at the first entry that was not trimmed. */
 inline constexpr std::uint64_t first = VLOG_FIRST;
+/** As `first`: only what is appended from now on. */
 inline constexpr std::uint64_t at_tail = VLOG_TAIL;
 
 /** An open log. Its end closes it, in silence: close() tells failures that nobody saw. */
@@ -670,40 +695,59 @@ class log {
     if (key_.get() != 0) vlog_close(key_.get(), nullptr, nullptr);
   }
 
+  /** The log's name: the last part of its URL. */
   std::string name() const { return detail::text(vlog_log_name(key_.get())); }
+  /** The deadline of calls that name none; nothing: they have none. */
+  std::optional<std::chrono::milliseconds> timeout() const {
+    const std::int64_t ms = vlog_log_timeout_ms(key_.get());
+    return ms == VLOG_FOREVER ? std::nullopt : std::optional(std::chrono::milliseconds(ms));
+  }
   /** The handle, for what virtuallog.h has beyond this file. */
   vlog_log get() const { return key_.get(); }
 
-  /** Appends one entry and gives its position, once it is durable. */
-  std::uint64_t append(bytes payload, timeout time = {}) {
+  /**
+   * Appends one entry and gives its position, once it is durable. Waits its turn when the window of entries in flight
+   * is full. errc::too_large over the entry limit (1 MiB by default), errc::sealed on an ended log, errc::deadline
+   * when time runs out; where that, or any error, is in_doubt(), the entry may be in the log: resolve() its token
+   * before appending it again. Nothing is ever appended twice by itself.
+   */
+  std::uint64_t append(bytes payload, virtuallog::timeout time = {}) {
     return result<std::uint64_t>(time, [&](auto *call, auto *out, auto *e) {
       return vlog_append(key_.get(), payload.data(), payload.size(), call, out, e);
     });
   }
 
-  /** Appends one batch, atomically and contiguously; gives its first position. */
+  /**
+   * Appends one batch, atomically and contiguously; gives its first position. At most 1,024 entries and 4 MiB (or one
+   * entry up to the entry limit): more is errc::too_large, none at all errc::invalid. For any number, see append_all.
+   * An error that is in_doubt() is one for the whole batch.
+   */
   template <class Range>
-  std::uint64_t append_many(const Range &payloads, timeout time = {}) {
+  std::uint64_t append_many(const Range &payloads, virtuallog::timeout time = {}) {
     return detail::with_slices(payloads, [&](const std::vector<vlog_slice> &slices) {
       return result<std::uint64_t>(time, [&](auto *call, auto *out, auto *e) {
         return vlog_append_many(key_.get(), slices.data(), slices.size(), call, out, e);
       });
     });
   }
-  std::uint64_t append_many(std::initializer_list<bytes> payloads, timeout time = {}) {
+  /** As append_many() of a range. */
+  std::uint64_t append_many(std::initializer_list<bytes> payloads, virtuallog::timeout time = {}) {
     return append_many<std::initializer_list<bytes>>(payloads, time);
   }
 
   /** As append(), but errc::busy at once when the window of entries in flight is full. */
-  std::uint64_t append_nowait(bytes payload, timeout time = {}) {
+  std::uint64_t append_nowait(bytes payload, virtuallog::timeout time = {}) {
     return result<std::uint64_t>(time, [&](auto *call, auto *out, auto *e) {
       return vlog_append_nowait(key_.get(), payload.data(), payload.size(), call, out, e);
     });
   }
 
-  /** Appends any number of entries one after the other, pipelined, with back-pressure. */
+  /**
+   * Appends any number of entries one after the other, pipelined, with back-pressure; nothing for an empty range. Each
+   * entry stands for itself: an error leaves those before it in the log. `time` bounds each wait for answers.
+   */
   template <class Range>
-  std::optional<appended> append_all(const Range &payloads, timeout time = {}) {
+  std::optional<appended> append_all(const Range &payloads, virtuallog::timeout time = {}) {
     const detail::handle pipeline(detail::result<vlog_pipeline>([&](auto *out, auto *e) {
       return vlog_pipeline_new(key_.get(), time.milliseconds(), out, e);
     }));
@@ -723,7 +767,7 @@ class log {
    * Submits an append now, in call order. A thread of this object settles the futures, and stays in the parent
    * when it forks: in the child they are never settled.
    */
-  std::future<std::uint64_t> append_async(bytes payload, timeout time = {}) {
+  std::future<std::uint64_t> append_async(bytes payload, virtuallog::timeout time = {}) {
     return background().submit<std::uint64_t>(
         [&](const vlog_call *call, std::uint64_t *out, vlog_error *e) {
           return vlog_append(key_.get(), payload.data(), payload.size(), call, out, e);
@@ -733,7 +777,7 @@ class log {
 
   /** Submits a batch now, in call order. */
   template <class Range>
-  std::future<std::uint64_t> append_many_async(const Range &payloads, timeout time = {}) {
+  std::future<std::uint64_t> append_many_async(const Range &payloads, virtuallog::timeout time = {}) {
     return detail::with_slices(payloads, [&](const std::vector<vlog_slice> &slices) {
       return background().submit<std::uint64_t>(
           [&](const vlog_call *call, std::uint64_t *out, vlog_error *e) {
@@ -745,7 +789,7 @@ class log {
 
   /** Submits an append to a queue of the program's own; `done` gets an outcome<std::uint64_t>. */
   template <class Done>
-  void append(queue &queue, bytes payload, Done done, timeout time = {}) {
+  void append(queue &queue, bytes payload, Done done, virtuallog::timeout time = {}) {
     queue.submit<std::uint64_t>(
         [&](const vlog_call *call, std::uint64_t *out, vlog_error *e) {
           return vlog_append(key_.get(), payload.data(), payload.size(), call, out, e);
@@ -754,43 +798,44 @@ class log {
   }
 
   /** Waits for all that was submitted so far; throws the first failure that nobody saw. */
-  void flush(timeout time = {}) {
+  void flush(virtuallog::timeout time = {}) {
     done(time, [&](auto *call, auto *e) { return vlog_flush(key_.get(), call, e); });
   }
 
-  virtuallog::tail check_tail(timeout time = {}) {
+  /** Where the log ends: the first unwritten position, and whether the log was ended. */
+  virtuallog::tail check_tail(virtuallog::timeout time = {}) {
     return ended(time, [&](auto *call, auto *out, auto *e) { return vlog_check_tail(key_.get(), call, out, e); });
   }
 
   /** The first position that was not trimmed. */
-  std::uint64_t first(timeout time = {}) {
+  std::uint64_t first(virtuallog::timeout time = {}) {
     return result<std::uint64_t>(
         time, [&](auto *call, auto *out, auto *e) { return vlog_first(key_.get(), call, out, e); });
   }
 
   /** Reads from `start` up to, not including, `end`, or to today's tail. */
-  reader read(std::uint64_t start, std::optional<std::uint64_t> end = {}, timeout time = {}) {
+  reader read(std::uint64_t start, std::optional<std::uint64_t> end = {}, virtuallog::timeout time = {}) {
     return reader(result<vlog_reader>(time, [&](auto *call, auto *out, auto *e) {
       return vlog_read(key_.get(), start, end.value_or(VLOG_TAIL), call, out, e);
     }));
   }
 
   /** The first entry at or after `start` and below `end` or the tail: a batch of it, or of none. */
-  batch read_next(std::uint64_t start, std::optional<std::uint64_t> end = {}, timeout time = {}) {
+  batch read_next(std::uint64_t start, std::optional<std::uint64_t> end = {}, virtuallog::timeout time = {}) {
     return batch(result<vlog_batch>(time, [&](auto *call, auto *out, auto *e) {
       return vlog_read_next(key_.get(), start, end.value_or(VLOG_TAIL), call, out, e);
     }));
   }
 
   /** Follows the log from a position, or from virtuallog::first or virtuallog::at_tail. */
-  reader subscribe(std::uint64_t start, timeout time = {}) {
+  reader subscribe(std::uint64_t start, virtuallog::timeout time = {}) {
     return reader(result<vlog_reader>(time, [&](auto *call, auto *out, auto *e) {
       return vlog_subscribe(key_.get(), start, call, out, e);
     }));
   }
 
   /** Gives up every entry below `keep_from`. */
-  trimmed prefix_trim(std::uint64_t keep_from, timeout time = {}) {
+  trimmed prefix_trim(std::uint64_t keep_from, virtuallog::timeout time = {}) {
     const auto told = result<vlog_trimmed>(time, [&](auto *call, auto *out, auto *e) {
       return vlog_prefix_trim(key_.get(), keep_from, call, out, e);
     });
@@ -798,32 +843,44 @@ class log {
   }
 
   /** Ends the log for good and gives the final tail. */
-  virtuallog::tail seal(timeout time = {}) {
+  virtuallog::tail seal(virtuallog::timeout time = {}) {
     return ended(time, [&](auto *call, auto *out, auto *e) { return vlog_seal(key_.get(), call, out, e); });
   }
 
-  virtuallog::chain chain(timeout time = {}) {
+  /** The newest chain: which loglet holds which positions. */
+  virtuallog::chain chain(virtuallog::timeout time = {}) {
     return changed(time, [&](auto *call, auto *out, auto *e) { return vlog_get_chain(key_.get(), call, out, e); });
   }
 
-  /** Seals the active loglet and goes on in a new one, for example "local". */
+  /**
+   * Seals the active loglet and goes on in a new one, for example "local". Appends under way are carried over, none
+   * twice. errc::conflict where the chain is at another version than `if_version`, or, if that is left out, than
+   * this log saw last. When time runs out the reconfiguration may still complete: look at the chain.
+   */
   virtuallog::chain reconfig_extend(const std::string &loglet, std::optional<std::uint64_t> if_version = {},
-                                    timeout time = {}) {
+                                    virtuallog::timeout time = {}) {
     return changed(time, [&](auto *call, auto *out, auto *e) {
       return vlog_reconfig_extend(key_.get(), loglet.c_str(), if_version.value_or(VLOG_LAST_SEEN), call, out, e);
     });
   }
 
-  /** Drops the leading segments that were trimmed whole. */
-  virtuallog::chain reconfig_truncate(std::optional<std::uint64_t> if_version = {}, timeout time = {}) {
+  /**
+   * Drops the leading segments that were trimmed whole; gives the chain as it is when there are none.
+   * errc::conflict where the chain is at another version than `if_version`.
+   */
+  virtuallog::chain reconfig_truncate(std::optional<std::uint64_t> if_version = {}, virtuallog::timeout time = {}) {
     return changed(time, [&](auto *call, auto *out, auto *e) {
       return vlog_reconfig_truncate(key_.get(), if_version.value_or(VLOG_LAST_SEEN), call, out, e);
     });
   }
 
-  /** Moves a sealed segment into another loglet. */
+  /**
+   * Moves the sealed segment of this index into another loglet, by copying it. Has no deadline unless one is given;
+   * when that passes the move may still complete: look at the chain. errc::invalid when no sealed segment has the
+   * index, or for a loglet that this store cannot have; errc::conflict as reconfig_extend.
+   */
   virtuallog::chain reconfig_modify(std::uint32_t segment, const std::string &loglet,
-                                    std::optional<std::uint64_t> if_version = {}, timeout time = {}) {
+                                    std::optional<std::uint64_t> if_version = {}, virtuallog::timeout time = {}) {
     return changed(time, [&](auto *call, auto *out, auto *e) {
       const std::uint64_t version = if_version.value_or(VLOG_LAST_SEEN);
       return vlog_reconfig_modify(key_.get(), segment, loglet.c_str(), version, call, out, e);
@@ -831,7 +888,7 @@ class log {
   }
 
   /** What reconfig_extend to `loglet` would do; does nothing. */
-  virtuallog::plan plan(const std::string &loglet, timeout time = {}) {
+  virtuallog::plan plan(const std::string &loglet, virtuallog::timeout time = {}) {
     const auto told = result<vlog_plan>(time, [&](auto *call, auto *out, auto *e) {
       return vlog_get_plan(key_.get(), loglet.c_str(), call, out, e);
     });
@@ -852,7 +909,7 @@ class log {
   }
 
   /** Where an append in doubt ended up; nothing: surely not in the log. */
-  std::optional<std::uint64_t> resolve(const std::string &token, timeout time = {}) {
+  std::optional<std::uint64_t> resolve(const std::string &token, virtuallog::timeout time = {}) {
     const auto told = result<vlog_resolved>(time, [&](auto *call, auto *out, auto *e) {
       return vlog_resolve(key_.get(), token.c_str(), call, out, e);
     });
@@ -860,7 +917,7 @@ class log {
   }
 
   /** Reads the whole log and checks every checksum. Has no deadline unless one is given. */
-  report verify(timeout time = {}) {
+  report verify(virtuallog::timeout time = {}) {
     const auto told = result<vlog_report>(
         time, [&](auto *call, auto *out, auto *e) { return vlog_verify(key_.get(), call, out, e); });
     const detail::handle owner(told.owner);
@@ -868,31 +925,31 @@ class log {
   }
 
   /** Flushes and gives the log's resources back; throws the first failure that nobody saw. */
-  void close(timeout time = {}) {
+  void close(virtuallog::timeout time = {}) {
     done(time, [&](auto *call, auto *e) { return vlog_close(key_.get(), call, e); });
   }
 
  private:
   template <class Result, class Call>
-  static Result result(timeout time, Call &&make) {
+  static Result result(virtuallog::timeout time, Call &&make) {
     const vlog_call call = detail::call(time);
     return detail::result<Result>([&](auto *out, auto *e) { return make(&call, out, e); });
   }
 
   template <class Call>
-  static void done(timeout time, Call &&make) {
+  static void done(virtuallog::timeout time, Call &&make) {
     const vlog_call call = detail::call(time);
     detail::checked([&](vlog_error *e) { return make(&call, e); });
   }
 
   template <class Call>
-  static virtuallog::tail ended(timeout time, Call &&make) {
+  static virtuallog::tail ended(virtuallog::timeout time, Call &&make) {
     const auto told = result<vlog_tail>(time, std::forward<Call>(make));
     return {told.position, told.sealed};
   }
 
   template <class Call>
-  static virtuallog::chain changed(timeout time, Call &&make) {
+  static virtuallog::chain changed(virtuallog::timeout time, Call &&make) {
     return virtuallog::chain::of(result<vlog_chain>(time, std::forward<Call>(make)));
   }
 
@@ -994,7 +1051,9 @@ class server {
         [&](auto *out, auto *e) { return vlog_server_start(&told, &call, out, e); }));
   }
 
+  /** The address by which others reach it, HOST:PORT. */
   std::string address() const { return detail::text(vlog_server_address(key_.get())); }
+  /** The store of its cluster, by its address: add a log's name to open one. */
   std::string url() const { return detail::text(vlog_server_url(key_.get())); }
   /** 0 until it is part of a cluster. */
   std::uint32_t node() const {
@@ -1007,8 +1066,17 @@ class server {
     detail::checked([&](vlog_error *e) { return vlog_server_cluster(key_.get(), id, e); });
     return id;
   }
+  /**
+   * Waits until it is part of a cluster and can be used. errc::data_loss when the others say that its disk has
+   * forgotten something.
+   */
   void ready(timeout time = {}) { done(time, vlog_server_ready); }
+  /**
+   * Hands the logs that it gives positions for to other nodes, and gets no new ones: before close(), so that nobody
+   * notices that.
+   */
   void drain(timeout time = {}) { done(time, vlog_server_drain); }
+  /** Stops it and gives its directory and port back; when time runs out it goes on. */
   void close(timeout time = {}) { done(time, vlog_server_close); }
 
  private:
@@ -1049,6 +1117,18 @@ inline void remove(const std::string &url, std::uint32_t node, timeout time = {}
   detail::checked([&](vlog_error *e) { return vlog_remove(url.c_str(), node, &call, e); });
 }
 
+/** A node of a local_cluster. */
+struct local_node {
+  /** From 1 on: what stop and restart take. */
+  std::uint32_t node;
+  /** HOST:PORT, the same whenever it runs. */
+  std::string address;
+  /** Its directory. */
+  std::string dir;
+  /** The number of its process; nothing while it is stopped. */
+  std::optional<std::uint32_t> pid;
+};
+
 /** A cluster of processes on this machine, for tests: those installed with the library. Ends with the object. */
 class local_cluster {
  public:
@@ -1062,6 +1142,19 @@ class local_cluster {
 
   /** The store, by the addresses of all nodes: add a log's name to open one. */
   std::string url() const { return detail::text(vlog_local_cluster_url(key_.get())); }
+  /** All nodes as they are now, those that were stopped too. */
+  std::vector<local_node> nodes() const {
+    const auto told = detail::result<vlog_local_nodes>(
+        [&](auto *out, auto *e) { return vlog_local_cluster_nodes(key_.get(), out, e); });
+    const detail::handle owner(told.owner);
+    std::vector<local_node> nodes;
+    for (std::size_t i = 0; i < told.len; i++) {
+      const vlog_local_node &one = told.nodes[i];
+      auto pid = one.pid != 0 ? std::optional<std::uint32_t>(one.pid) : std::nullopt;
+      nodes.push_back({one.node, detail::text(one.address), detail::text(one.dir), pid});
+    }
+    return nodes;
+  }
   /** Kills a node as it stands; they are numbered from 1. errc::invalid when it does not run. */
   void stop(std::uint32_t node) {
     detail::checked([&](vlog_error *e) { return vlog_local_cluster_stop(key_.get(), node, nullptr, e); });
@@ -1071,6 +1164,8 @@ class local_cluster {
     const vlog_call call = detail::call(time);
     detail::checked([&](vlog_error *e) { return vlog_local_cluster_restart(key_.get(), node, &call, e); });
   }
+  /** Kills all nodes and removes what was temporary, as its end does; later calls are errc::closed. */
+  void close() { vlog_free(key_.get()); }
 
  private:
   detail::handle key_;

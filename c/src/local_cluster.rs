@@ -9,6 +9,7 @@ use std::ptr;
 use virtuallog_bindings as facade;
 
 use crate::call::{Call, Cross, answer};
+use crate::error::guarded;
 use crate::given;
 use crate::handles::{self, Held};
 use crate::results::c_string;
@@ -95,6 +96,27 @@ pub unsafe extern "C" fn vlog_local_cluster_start(
 #[unsafe(no_mangle)]
 pub extern "C" fn vlog_local_cluster_url(cluster: vlog_local_cluster) -> *const c_char {
     handles::get::<LocalCluster>(cluster).map_or(ptr::null(), |cluster| cluster.url.as_ptr())
+}
+
+/// All nodes as they are now, those that were stopped too. `vlog_free` the result's owner. `VLOG_CLOSED` for a
+/// cluster that was freed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vlog_local_cluster_nodes(
+    cluster: vlog_local_cluster,
+    nodes: *mut vlog_local_nodes,
+    error: *mut vlog_error,
+) -> vlog_status {
+    let body = || {
+        if nodes.is_null() {
+            return Err(given::null("nodes"));
+        }
+        let all = handles::get::<LocalCluster>(cluster)?.cluster.nodes()?;
+        // SAFETY: it is not null.
+        unsafe { nodes.write(all.cross()) };
+        Ok(())
+    };
+    // SAFETY: the caller's word.
+    unsafe { guarded(error, body) }
 }
 
 /// Kills a node as it stands; they are numbered from 1. `VLOG_INVALID` when it does not run.

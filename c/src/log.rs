@@ -285,7 +285,8 @@ pub unsafe extern "C" fn vlog_reconfig_extend(
     unsafe { answer(call, chain, error, start) }
 }
 
-/// Drops the leading segments that were trimmed whole from the chain.
+/// Drops the leading segments that were trimmed whole from the chain; gives it as it is when there are none.
+/// `VLOG_CONFLICT` where the chain is at another version than `if_version`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vlog_reconfig_truncate(
     log: vlog_log,
@@ -301,7 +302,11 @@ pub unsafe extern "C" fn vlog_reconfig_truncate(
     unsafe { answer(call, chain, error, start) }
 }
 
-/// Moves the sealed segment of this index into another loglet.
+/// Moves the sealed segment of this index into another loglet, by copying it. Has no deadline unless `call`
+/// gives one; when that passes the move may still complete: look at the chain.
+///
+/// `VLOG_INVALID` when no sealed segment has the index, or for a loglet that this store cannot have;
+/// `VLOG_CONFLICT` as `vlog_reconfig_extend`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vlog_reconfig_modify(
     log: vlog_log,

@@ -1,6 +1,8 @@
 //! What operations give, in C's form. What it points to is kept by a handle, the result's `owner`.
 
 use std::ffi::{CString, c_char};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::ptr;
 
 use virtuallog_bindings as facade;
@@ -52,6 +54,13 @@ impl Texts {
     fn add(&mut self, text: &str) -> *const c_char {
         self.texts.push(c_string(text));
         // The bytes lie on the heap: they do not move when the vector grows.
+        self.texts[self.texts.len() - 1].as_ptr()
+    }
+
+    /// A path's bytes as they are: it need not be UTF-8.
+    fn add_path(&mut self, path: &Path) -> *const c_char {
+        let bytes = path.as_os_str().as_bytes();
+        self.texts.push(CString::new(bytes).expect("the system takes no path with a 0 in it"));
         self.texts[self.texts.len() - 1].as_ptr()
     }
 
@@ -263,6 +272,23 @@ impl Cross for facade::ClusterInfo {
             nodes_len: nodes.len(),
             owner: Memory::keep((nodes, texts)),
         }
+    }
+}
+
+impl Cross for Vec<facade::LocalNode> {
+    type C = vlog_local_nodes;
+
+    fn cross(self) -> vlog_local_nodes {
+        let mut texts = Texts::default();
+        let mut node = |node: &facade::LocalNode| vlog_local_node {
+            node: node.node,
+            pid: node.pid.unwrap_or(0),
+            address: texts.add(&node.address),
+            dir: texts.add_path(&node.directory),
+        };
+        let all: Vec<vlog_local_node> = self.iter().map(&mut node).collect();
+        let (nodes, len) = (all.as_ptr(), all.len());
+        vlog_local_nodes { owner: Memory::keep((all, texts)), nodes, len }
     }
 }
 

@@ -151,9 +151,9 @@ pub struct vlog_options {
     /// The default deadline of each call, in milliseconds, and that of opening. 0: 10 s.
     /// `VLOG_FOREVER`: none.
     pub timeout_ms: i64,
-    /// The limit on one entry. 0: 1 MiB; at most 16 MiB.
+    /// The limit on one entry, in bytes. 0: 1 MiB; at most 16 MiB.
     pub entry_bytes_max: usize,
-    /// The limit on what is submitted and not answered. 0: the default.
+    /// The limit on what is submitted and not answered, in bytes. 0: 32 MiB.
     pub in_flight_bytes_max: usize,
 }
 
@@ -380,6 +380,32 @@ pub struct vlog_server_config {
     pub join_len: usize,
     /// Allows an address that other machines reach: connections are not encrypted.
     pub insecure: bool,
+}
+
+/// A node of a `vlog_local_cluster`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct vlog_local_node {
+    /// Its number, from 1 on: what `vlog_local_cluster_stop` and `vlog_local_cluster_restart` take.
+    pub node: u32,
+    /// The number of its process; 0 while it is stopped.
+    pub pid: u32,
+    /// `HOST:PORT`, the same whenever it runs.
+    pub address: *const c_char,
+    /// Its directory.
+    pub dir: *const c_char,
+}
+
+/// The nodes of a `vlog_local_cluster`, by number, those that were stopped too.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct vlog_local_nodes {
+    /// `vlog_free` it.
+    pub owner: u64,
+    /// So many of them as `len` says.
+    pub nodes: *const vlog_local_node,
+    /// How many.
+    pub len: usize,
 }
 
 /// A node of a cluster.

@@ -275,6 +275,7 @@ static void of_clusters(uint64_t *state, vlog_error *e) {
   uint32_t number;
   vlog_diagnostic_batch told = {0, NULL, 0, 0};
   vlog_cluster cluster;
+  vlog_local_nodes local;
   vlog_move_step step;
   vlog_call call;
   vlog_status status;
@@ -307,6 +308,9 @@ static void of_clusters(uint64_t *state, vlog_error *e) {
     case 11: status = vlog_diagnostics_start(levels[draw(state) % 4], draw(state) % 8 ? &made : NULL, e); break;
     case 12:
       if (vlog_local_cluster_url(handle(state)) != NULL) fail("a cluster where there is none", 0);
+      if (vlog_local_cluster_nodes(handle(state), draw(state) % 2 ? &local : NULL, NULL) == VLOG_OK) {
+        fail("nodes of a cluster where there is none", 0);
+      }
       status = vlog_local_cluster_restart(handle(state), 2, how(state, &call), e);
       break;
     default:

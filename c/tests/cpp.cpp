@@ -57,6 +57,11 @@ void values() {
   const std::array<std::byte, 2> bytes{std::byte{1}, std::byte{0}};
   const std::vector<std::uint8_t> vector{1, 2, 3};
   const std::list<std::string> list{"a", "b"};
+  check(log.timeout() == std::chrono::seconds(10), "the deadline by default");
+  virtuallog::options patient;
+  patient.timeout = virtuallog::timeout::forever();
+  check(!virtuallog::open("memory:", patient).timeout(), "no deadline");
+  check(std::string(virtuallog::version()) == VLOG_VERSION, "the version");
   check(log.append(bytes) == 0 && log.append(vector) == 1 && log.append(std::string_view("c")) == 2, "any bytes");
   check(log.append_many(list) == 3, "any range");
   check(log.append_all(list)->count == 2, "any range, pipelined");

@@ -108,3 +108,52 @@ fn compilers_take_the_headers() {
         assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
     }
 }
+
+/// Functions and methods for users of the C++ header that have no comment above them, as `line: text`. Not
+/// constructors, operators, iterators' own members, nor what is private or in `detail`.
+fn without_comment(header: &str) -> Vec<String> {
+    let lines: Vec<&str> = header.lines().collect();
+    let (mut detail, mut private, mut inside) = (false, false, false);
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        match *line {
+            "namespace detail {" => detail = true,
+            "}  // namespace detail" => detail = false,
+            " private:" => private = true,
+            "};" => (private, inside) = (false, false),
+            _ if line.starts_with("class ") || line.starts_with("struct ") => inside = true,
+            _ => {}
+        }
+        let text = line.trim_start();
+        let depth = line.len() - text.len();
+        if detail || private || !(depth == 0 || inside && depth == 2) {
+            continue;
+        }
+        let Some((head, _)) = text.split_once('(') else { continue };
+        let not_ours = ["/", "*", "#", "explicit ", "template ", "using "];
+        if !head.contains(' ')
+            || head.contains("operator")
+            || not_ours.iter().any(|not| text.starts_with(not))
+        {
+            continue;
+        }
+        let mut above =
+            lines[..at].iter().rev().skip_while(|line| line.trim().starts_with("template "));
+        if !above.next().is_some_and(|line| line.ends_with("*/")) {
+            found.push(format!("{}: {text}", at + 1));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_function_in_cpp_has_a_comment() {
+    let header =
+        std::fs::read_to_string(root().join("include/virtuallog.hpp")).expect("it is there");
+    assert_eq!(without_comment(&header), Vec::<String>::new());
+    // It sees what it is there to see.
+    let bare = header.replace("  /** How many operations were not told yet. */\n", "");
+    assert_eq!(without_comment(&bare).len(), 1, "{:?}", without_comment(&bare));
+    let bare = header.replace("/** The library's version. The header's is VLOG_VERSION. */\n", "");
+    assert_eq!(without_comment(&bare).len(), 1, "{:?}", without_comment(&bare));
+}

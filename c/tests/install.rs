@@ -96,7 +96,7 @@ fn cmake_finds_it() {
     }
     // With the programs that were installed, found from where the library lies; and nothing else is there.
     let said = done(Command::new(build.join("cluster")).env_clear());
-    assert_eq!(said, "one\ntwo\nthree\nINVALID\n");
+    assert_eq!(said, "1 runs\n2 runs\n3 is stopped\none\ntwo\nthree\nINVALID\nCLOSED\n");
 }
 
 /// As a user has it who was given the files: no Rust, no checkout, and the programs of the package.
@@ -105,17 +105,63 @@ fn every_scenario_passes_where_it_is_installed() {
     let installed = installed();
     let tests = root().join("c/tests/conformance");
     let (include, lib) = (installed.prefix.join("include"), installed.prefix.join("lib"));
-    let runner = installed.path().join("conformance");
-    let mut compile = Command::new("c++");
-    compile.args(["-std=c++17", "-I"]).arg(&include);
-    compile.args(["runner.cpp", "api_cpp.cpp"].map(|file| tests.join(file)));
-    compile.arg("-o").arg(&runner).arg("-L").arg(&lib).args(["-lvirtuallog", "-pthread"]);
-    done(compile.arg(format!("-Wl,-rpath,{}", lib.display())));
-    let mut scenarios = Command::new(&runner);
-    scenarios.env_clear().current_dir(installed.path());
-    scenarios.arg(root().join("bindings/conformance")).arg(installed.path().join("stores"));
-    let said = done(&mut scenarios);
-    assert!(said.ends_with(" passed, 0 failed\n"), "{said}");
+    for (compiler, standard, api) in
+        [("c++", "-std=c++17", "api_cpp.cpp"), ("cc", "-std=c11", "api_c.c")]
+    {
+        let object = installed.path().join(format!("{api}.o"));
+        let mut compile = Command::new(compiler);
+        compile.args([standard, "-c", "-I"]).arg(&include).arg(tests.join(api));
+        done(compile.arg("-o").arg(&object));
+        let runner = installed.path().join(format!("conformance-{api}"));
+        let mut link = Command::new("c++");
+        link.args(["-std=c++17", "-I"]).arg(&include).arg(tests.join("runner.cpp")).arg(object);
+        link.arg("-o").arg(&runner).arg("-L").arg(&lib).args(["-lvirtuallog", "-pthread"]);
+        done(link.arg(format!("-Wl,-rpath,{}", lib.display())));
+        let mut scenarios = Command::new(&runner);
+        scenarios.env_clear().current_dir(installed.path());
+        scenarios.arg(root().join("bindings/conformance"));
+        let said = done(scenarios.arg(installed.path().join(format!("stores-{api}"))));
+        assert!(said.ends_with(" passed, 0 failed\n"), "{said}");
+    }
+}
+
+/// A release weighs what it may, and needs no newer system than it says.
+#[test]
+fn what_is_too_large_or_too_new_is_refused() {
+    let folder = tempfile::tempdir().expect("a directory can be made");
+    let dist = folder.path().join("dist");
+    fs::create_dir(&dist).expect("a directory can be made");
+    let program = |name: &str, bytes: usize| {
+        let version = env!("CARGO_PKG_VERSION");
+        let mut script = format!("#!/bin/sh\necho {name} {version}\nexit\n").into_bytes();
+        script.resize(bytes, b'\n');
+        fs::write(dist.join(name), script).expect("it is written");
+        let may = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(dist.join(name), may).expect("they are set");
+    };
+    for library in ["libvirtuallog_c.so", "libvirtuallog_c.a"] {
+        fs::write(dist.join(library), "").expect("it is written");
+    }
+    let install = || {
+        let mut install = Command::new(root().join("c/install/install"));
+        install.env("FROM", &dist).env("PREFIX", folder.path().join("prefix"));
+        install.env_remove("DESTDIR").output().expect("it runs")
+    };
+    program("virtuallog", 1000);
+    program("virtuallogd", 15_000_000);
+    assert!(install().status.success(), "it is not too large");
+    program("virtuallogd", 15_000_001);
+    let refused = install();
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("virtuallogd is too large"));
+    if cfg!(target_os = "linux") {
+        let needs = |most: &str| {
+            let mut asked = Command::new(root().join(".ci/glibc"));
+            asked.arg(most).arg(from().join("libvirtuallog_c.so")).output().expect("it runs")
+        };
+        assert!(needs("99.0").status.success(), "{:?}", needs("99.0"));
+        assert!(!needs("2.1").status.success(), "{:?}", needs("2.1"));
+    }
 }
 
 #[test]

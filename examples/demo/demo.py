@@ -29,7 +29,7 @@ from virtuallog import aio
 from check import Checker, Findings, Input, load
 from nodes import TARGET, Nodes, command_line
 from report import Event, Report, counted, grouped
-from writers import MARK, Others, Writers, own
+from writers import MARK, Others, Writers, commands, own
 
 SECONDS = 20.0
 # Appends under way at any time.
@@ -158,14 +158,14 @@ class Director:
 
 
 async def write(
-    url: str, source: Input, cluster: Nodes
+    url: str, source: Input, cluster: Nodes, programs: dict[str, list[str]]
 ) -> tuple[Written, dict[str, array[int]], list[Event], virtuallog.Chain, Follower]:
     """Writes, directs and is followed, all at once."""
     async with aio.open(url) as log:
         follower = Follower(url)
         writers = None
         try:
-            writers = await asyncio.to_thread(Writers, url, TARGET / "demo")
+            writers = await asyncio.to_thread(Writers, programs, url, TARGET / "demo")
             writer = Writer(log)
             writing = asyncio.create_task(writer.run(source.lines))
             director = Director(log, writer, url, cluster)
@@ -258,15 +258,17 @@ def main() -> int:
     store = folder / "store"
     shutil.rmtree(store, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
+    programs = commands()
     url = f"file:{store}/demo"
     lines = counted(len(source.lines), "line", "lines")
     print(f"  input   {source.name}: {lines}, one entry each")
-    print(f"  log     {url}", flush=True)
+    print(f"  log     {url}")
+    print(f"  writers in {', '.join(programs)}, beside this program", flush=True)
 
     with Nodes(folder / "cluster.log") as cluster:
         print(f"  cluster {cluster.url}", flush=True)
         try:
-            written, told, events, chain, follower = asyncio.run(write(url, source, cluster))
+            written, told, events, chain, follower = asyncio.run(write(url, source, cluster, programs))
         except virtuallog.VirtualLogError as error:
             raise SystemExit(f"the log refused: {error}") from error
     print("  reading everything back", flush=True)

@@ -2,7 +2,9 @@
 
 from array import array
 
-from writers import MARK, Others, own, verdict
+import pytest
+import writers
+from writers import MARK, Others, commands, own, verdict
 
 TOLD = array("Q", [3, 5, 9])
 
@@ -22,6 +24,21 @@ def test_each_fault_is_counted() -> None:
     assert counts([(1, 3), (0, 5), (2, 9)]) == (0, 0, 1, 2)
     assert counts([(0, 3), (1, 7), (2, 9)]) == (0, 0, 0, 1)
     assert counts([(0, 3), (1, 5), (2, 9), (3, 10)]) == (0, 0, 0, 1)
+
+
+def test_no_language_is_left_out_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WRITERS", raising=False)
+    monkeypatch.setattr(writers, "c", lambda: ["writer-c"])
+    monkeypatch.setattr(writers, "node", lambda: ["node"])
+    assert list(commands()) == ["python", "node", "c"]
+    monkeypatch.setattr(writers, "node", list)
+    with pytest.raises(SystemExit, match="no writer in node: .*WRITERS=python,c"):
+        commands()
+    monkeypatch.setenv("WRITERS", "c,python")
+    assert list(commands()) == ["c", "python"]
+    monkeypatch.setenv("WRITERS", "perl")
+    with pytest.raises(SystemExit, match="perl"):
+        commands()
 
 
 def test_entries_are_told_apart_by_their_mark() -> None:

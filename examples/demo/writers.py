@@ -8,6 +8,7 @@ has, so that a reader can tell it from the demo's own.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -24,9 +25,24 @@ PATIENCE_S = 30.0
 
 
 def commands() -> dict[str, list[str]]:
-    """The programs that there are, by language: those whose library or package was built."""
-    found = {"python": [sys.executable, str(HERE / "writer.py")], "node": node(), "c": c()}
-    return {name: command for name, command in found.items() if command}
+    """The programs by language: of each one, or of those that ``WRITERS`` names. None is left out in silence."""
+    made = {"python": python, "node": node, "c": c}
+    wanted = os.environ.get("WRITERS", ",".join(made)).split(",")
+    if unknown := [name for name in wanted if name not in made]:
+        raise SystemExit(f"WRITERS={','.join(unknown)}: write some of {','.join(made)}")
+    found = {name: made[name]() for name in wanted}
+    if missing := [name for name, command in found.items() if not command]:
+        others = ",".join(name for name in found if name not in missing)
+        raise SystemExit(
+            f"no writer in {' and '.join(missing)}: `make demo` builds it where Node.js and a C compiler are "
+            f"installed; WRITERS={others or 'python'} does without"
+        )
+    return found
+
+
+def python() -> list[str]:
+    """The one in Python."""
+    return [sys.executable, str(HERE / "writer.py")]
 
 
 def node() -> list[str]:
@@ -64,10 +80,10 @@ def own(payloads: list[bytes]) -> list[bytes]:
 class Writers:
     """The programs, running."""
 
-    def __init__(self, url: str, folder: Path) -> None:
+    def __init__(self, programs: dict[str, list[str]], url: str, folder: Path) -> None:
         self.processes: dict[str, subprocess.Popen[str]] = {}
         pipe = subprocess.PIPE
-        for name, command in commands().items():
+        for name, command in programs.items():
             with (folder / f"writer-{name}.log").open("w") as errors:
                 self.processes[name] = subprocess.Popen(
                     [*command, url, name], stdin=pipe, stdout=pipe, stderr=errors, text=True

@@ -38,7 +38,9 @@ const FIGURES = {
   "subscribe over Rust's": ['ratio', 0.5, true],
   'read, one by one': ['entries/s'],
   [`cluster of three, append, ${IN_FLIGHT} in flight`]: ['entries/s'],
-  "cluster of three, append, 1 in flight, p50 over Rust's": ['us'],
+  "cluster of three, append, 1 in flight, p50 over Rust's": ['us', 40, false],
+  "cluster of three, appendMany over Rust's": ['ratio', 0.5, true],
+  "cluster of three, subscribe over Rust's": ['ratio', 0.5, true],
   'growth over 1,000,000 operations': ['MB', 32, false],
 }
 
@@ -167,6 +169,13 @@ async function clusterRound(cluster, number, seconds, note) {
   note("cluster of three, append, 1 in flight, p50 over Rust's", (await appendOne(log, seconds)) - rustOne)
   const rate = await pipelined(seconds, IN_FLIGHT, () => log.append(PAYLOAD))
   note(`cluster of three, append, ${IN_FLIGHT} in flight`, rate)
+  // A log of its own, so that it is no longer than the one that it is compared with.
+  const rates = await rustRates(`${cluster.url}rates-${number}`, seconds)
+  const batches = await open(`${cluster.url}batches-${number}`)
+  const many = 1000 * (await pipelined(seconds, BATCHES_IN_FLIGHT, () => batches.appendMany(BATCH)))
+  note("cluster of three, appendMany over Rust's", many / rates.append_many)
+  note("cluster of three, subscribe over Rust's", (await subscribe(batches, seconds)) / rates.subscribe)
+  await batches.close()
   await log.close()
 }
 

@@ -5,12 +5,15 @@
 // Needs Rust and a C compiler; what comes out needs neither.
 
 import { execFileSync } from 'node:child_process'
-import { chmodSync, copyFileSync, existsSync, renameSync, rmSync } from 'node:fs'
+import { chmodSync, copyFileSync, existsSync, renameSync, rmSync, statSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 
 import { platform } from './platform.mjs'
+
+/** What each released binary may weigh. */
+const BYTES_MAX = 15_000_000
 
 const { values } = parseArgs({ options: { profile: { type: 'string', default: 'release' } } })
 const node = resolve(dirname(fileURLToPath(import.meta.url)), '..')
@@ -43,5 +46,10 @@ function install(from, to, ...strip) {
   const fresh = join(folder, `${to}.new`)
   copyFileSync(join(built, from), fresh)
   run('strip', ...strip, fresh)
+  const { size } = statSync(fresh)
+  if (values.profile === 'dist' && size > BYTES_MAX) {
+    console.error(`${to} is too large: ${(size / 1e6).toFixed(1)} MB, and ${BYTES_MAX / 1e6} MB is the most`)
+    process.exit(1)
+  }
   renameSync(fresh, join(folder, to))
 }

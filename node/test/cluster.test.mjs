@@ -93,6 +93,8 @@ test('a local cluster goes on with any one node stopped', async () => {
     await cluster.start(node)
   }
   assert.equal((await texts(log)).length, 6)
+  await cluster.stop(3)
+  await assert.rejects(cluster.start(3, { timeoutMs: 0 }), { code: 'DEADLINE' })
   for (const call of [() => cluster.start(1), () => cluster.start(0), () => cluster.stop(7)]) {
     await assert.rejects(call, { code: 'INVALID' })
   }

@@ -313,7 +313,7 @@ function camel(name) {
   return name.replace(/_(\w)/g, (_, letter) => letter.toUpperCase())
 }
 
-test('there are scenarios', () => assert(SCENARIOS.length >= 15))
+test('there are scenarios', () => assert(SCENARIOS.length >= 80))
 
 const stores = {
   memory: async () => ['memory:/', () => {}],

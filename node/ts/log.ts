@@ -189,13 +189,22 @@ export class Log {
     return this.#call(options, (timeoutMs) => this.#native.reconfigExtend(kind, version, timeoutMs))
   }
 
-  /** Drops the leading segments that were trimmed whole from the chain. */
+  /**
+   * Drops the leading segments that were trimmed whole from the chain; gives it as it is when there are none.
+   * `CONFLICT` where the chain is at another version than `ifVersion`.
+   */
   async reconfigTruncate(options?: ChangeOptions): Promise<Chain> {
     const version = ifVersion(options)
     return this.#call(options, (timeoutMs) => this.#native.reconfigTruncate(version, timeoutMs))
   }
 
-  /** Moves the sealed segment of this index into another loglet. */
+  /**
+   * Moves the sealed segment of this index into another loglet, by copying it. Has no deadline unless one is given;
+   * when that passes, or it is aborted, the move may still complete: read `chain`.
+   *
+   * `INVALID` when no sealed segment has the index, or for a loglet that this store cannot have; `CONFLICT` as
+   * `reconfigExtend`.
+   */
   async reconfigModify(segment: number, loglet: string, options?: ChangeOptions): Promise<Chain> {
     const index = check.count(segment, "a segment's index", INDEX_MAX)
     const [kind, version] = [check.text(loglet, 'a loglet'), ifVersion(options)]

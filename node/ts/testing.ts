@@ -72,9 +72,15 @@ export class LocalCluster {
     await answer(this.#native.stop(numbers(nodes)))
   }
 
-  /** Starts nodes that were stopped, on their directories and addresses, and waits until they are ready. */
-  async start(...nodes: number[]): Promise<void> {
-    await answer(this.#native.start(numbers(nodes), check.timeout(undefined)))
+  /**
+   * Starts nodes that were stopped, on their directories and addresses, and waits until they are ready. Options may
+   * stand behind the numbers; `timeoutMs` (60,000) is how long it may take.
+   */
+  async start(...nodes: number[] | [...nodes: number[], options: CallOptions]): Promise<void> {
+    const last = nodes.at(-1)
+    const options = typeof last === 'object' ? check.options(last) : undefined
+    const given = (options === undefined ? nodes : nodes.slice(0, -1)) as number[]
+    await answer(this.#native.start(numbers(given), check.timeout(options?.timeoutMs)), options?.signal)
   }
 
   /** Stops all nodes and removes what was temporary. Idempotent. */

@@ -38,7 +38,7 @@ export interface OpenOptions {
   timeoutMs?: number | null | undefined
   /** The limit on one entry, in bytes. Default: 1 MiB; at most 16 MiB. */
   entryBytesMax?: number | undefined
-  /** The limit on what is submitted and not answered, in bytes. */
+  /** The limit on what is submitted and not answered, in bytes. Default: 32 MiB. */
   inFlightBytesMax?: number | undefined
   /** Stops opening. */
   signal?: AbortSignal | undefined

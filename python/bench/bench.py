@@ -40,6 +40,10 @@ BARS = {
     "subscribe over Rust's": (0.5, True),
     "append, sync, 1 in flight, p50 over Rust's": (40, False),
     "append, asyncio, 1 in flight, p50 over Rust's": (80, False),
+    "cluster of three, append, sync, p50 over Rust's": (40, False),
+    "cluster of three, append, asyncio, p50 over Rust's": (80, False),
+    "cluster of three, append_many over Rust's": (0.5, True),
+    "cluster of three, subscribe over Rust's": (0.5, True),
     "growth over 1,000,000 operations, MB": (32, False),
     "resident after the run, MB": (300, False),
 }
@@ -189,6 +193,20 @@ async def aio_round(url: str, seconds: float, figures: defaultdict[str, list[flo
         figures["read, asyncio, 100 B"].append(await aio_read(log, seconds))
 
 
+def cluster_rates(
+    store: str, number: int, seconds: float, figures: defaultdict[str, list[float]]
+) -> None:
+    """What waits on a thread, on a cluster."""
+    rust = rust_append_one(f"{store}rust-sync-{number}", seconds, "--blocking")
+    rates = rust_rates(f"{store}rates-{number}", seconds)
+    with virtuallog.open(f"{store}python-sync-{number}") as log:
+        figures["cluster of three, append, sync, p50 over Rust's"].append(append_one(log, seconds) - rust)
+        many = append_many(log, seconds)
+        figures["cluster of three, append_many over Rust's"].append(many / rates["append_many"])
+        followed = subscribe(log, seconds)
+        figures["cluster of three, subscribe over Rust's"].append(followed / rates["subscribe"])
+
+
 async def cluster_round(
     store: str, number: int, seconds: float, figures: defaultdict[str, list[float]]
 ) -> None:
@@ -242,6 +260,7 @@ def measure(directory: str, rounds: int, seconds: float) -> dict[str, list[float
         asyncio.run(aio_round(url, seconds, figures))
     with LocalCluster(dir=f"{directory}/cluster") as cluster:
         for number in range(rounds):
+            cluster_rates(cluster.url, number, seconds, figures)
             asyncio.run(cluster_round(cluster.url, number, seconds, figures))
     figures["growth over 1,000,000 operations, MB"].append(asyncio.run(growth(f"file:{directory}/python/growth")))
     figures["resident after the run, MB"].append(resident())

@@ -54,10 +54,15 @@ impl Log {
         self.0.timeout().map(|timeout| timeout.as_secs_f64())
     }
 
-    /// Appends on this thread, with the GIL released.
+    /// Appends on this thread, with the GIL released; where that may take long, waits so that Ctrl-C
+    /// ends the wait.
     fn append(&self, payload: &Bound<'_, PyAny>, timeout: &Bound<'_, PyAny>) -> PyResult<u64> {
         let py = payload.py();
         let (payload, timeout) = (convert::payload(payload)?, convert::timeout(timeout)?);
+        if self.is_long(timeout) {
+            let submitted = Op::new(self.0.append(payload, timeout), Value::Position);
+            return submitted.wait(py, None)?.extract();
+        }
         py.detach(|| self.0.append_blocking(payload, timeout)).map_err(|error| exception(py, error))
     }
 

@@ -73,6 +73,9 @@ def check_installed(programs: Path, folder: Path) -> None:
     for program in PROGRAMS:
         said = run(programs / program, "--version", env=CLEAN)
         assert said == f"{program} {version}", said
+    # On a free-threaded Python the package leaves the GIL off.
+    off = "import sys, sysconfig, virtuallog; print(sysconfig.get_config_var('Py_GIL_DISABLED') == 1 and sys._is_gil_enabled())"
+    assert run(programs / "python", "-c", off, env=CLEAN) == "False\n", "the package turns the GIL on"
     other = folder / "other"
     other.mkdir()
     (other / "virtuallogd").write_text("#!/bin/sh\necho virtuallogd 99.0.0\n")
@@ -88,12 +91,14 @@ def run_scenarios(programs: Path, folder: Path) -> None:
     """The runner and the scenarios, as they lie to each other in the checkout."""
     tests, scenarios = folder / "python" / "tests", folder / "bindings" / "conformance"
     tests.mkdir(parents=True)
-    for name in ("conftest.py", "test_conformance.py"):
+    for name in ("conftest.py", "test_conformance.py", "test_log.py"):
         shutil.copy2(ROOT / "python" / "tests" / name, tests)
     shutil.copytree(ROOT / "bindings" / "conformance", scenarios)
     ignore = "ignore:virtuallog was built without:RuntimeWarning"
-    pytest = [programs / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", ignore, tests]
-    print(run(*pytest, cwd=folder, env=CLEAN))
+    pytest = [programs / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", ignore]
+    # What threads do to a log, which is another thing where there is no GIL, and then the scenarios.
+    print(run(*pytest, tests / "test_log.py", "-k", "thread", cwd=folder, env=CLEAN))
+    print(run(*pytest, tests / "test_conformance.py", cwd=folder, env=CLEAN))
 
 
 def unpacked_sdist(folder: Path) -> Path:

@@ -47,33 +47,33 @@ def names(api: Any, *, own_nodes: bool) -> list[str]:
 def cases(*, own_nodes: bool) -> list[Any]:
     apis = {"sync": virtuallog, "aio": aio}
     return [
-        pytest.param(api, name, id=f"{word}-{name}")
+        pytest.param(api, name, kind, id=f"{word}-{name}-{kind}")
         for word, api in apis.items()
         for name in names(api, own_nodes=own_nodes)
+        for kind in (["cluster"] if own_nodes else SCENARIOS[name].get("over", LOGLETS))
     ]
 
 
-@pytest.mark.parametrize("kind", LOGLETS)
-@pytest.mark.parametrize(("api", "name"), cases(own_nodes=False))
+@pytest.mark.parametrize(("api", "name", "kind"), cases(own_nodes=False))
 def test_scenario(
     request: pytest.FixtureRequest, api: Any, name: str, kind: str, tmp_path: Path
 ) -> None:
-    if kind not in SCENARIOS[name].get("over", LOGLETS):
-        return
     stores = {"memory": lambda: "memory:/", "file": lambda: f"file:{tmp_path}/store/"}
     stores["cluster"] = lambda: request.getfixturevalue("cluster").url
     asyncio.run(Runner(api, stores[kind](), tmp_path, None).run(SCENARIOS[name]["step"]))
 
 
-@pytest.mark.parametrize(("api", "name"), cases(own_nodes=True))
-def test_scenario_with_nodes_that_stop(api: Any, name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("api", "name", "kind"), cases(own_nodes=True))
+def test_scenario_with_nodes_that_stop(api: Any, name: str, kind: str, tmp_path: Path) -> None:
+    assert kind == "cluster"
     with LocalCluster(SCENARIOS[name]["nodes"]) as cluster:
         asyncio.run(Runner(api, cluster.url, tmp_path, cluster).run(SCENARIOS[name]["step"]))
 
 
 def test_there_are_scenarios() -> None:
-    assert len(names(virtuallog, own_nodes=False)) >= 60
-    assert len(names(aio, own_nodes=True)) >= 5
+    for api in (virtuallog, aio):
+        assert sum(len(names(api, own_nodes=own_nodes)) for own_nodes in (False, True)) >= 80
+        assert len(names(api, own_nodes=True)) >= 5
 
 
 async def settled(value: Any) -> Any:

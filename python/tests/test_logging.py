@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import virtuallog
+from virtuallog import _logging
 
 
 class Collector(logging.Handler):
@@ -56,6 +57,48 @@ def test_reports_reach_the_loggers_of_their_parts(tmp_path: Path) -> None:
     finally:
         virtuallog.log_to_logging("off")
         logger.removeHandler(collector)
+
+
+class Raiser(Collector):
+    """Fails at all it gets."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        super().emit(record)
+        raise RuntimeError("mine")
+
+
+@pytest.mark.parametrize("where", ["handler", "filter"])
+def test_what_a_handler_or_a_filter_raises_is_its_own_affair(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is warned of once, and the reports after it are handed over all the same."""
+    warned: list[str] = []
+    monkeypatch.setattr(_logging, "_warned", False)
+    monkeypatch.setattr(_logging, "_warn", warned.append)
+    raiser = Raiser()
+    logger = logging.getLogger("virtuallog")
+
+    def fail(record: logging.LogRecord) -> bool:
+        raiser.emit(record)
+        return True
+
+    taker = logging.Handler()
+    taker.addFilter(fail)
+    logger.addHandler(taker if where == "filter" else raiser)
+    logger.setLevel(logging.DEBUG)
+    try:
+        virtuallog.log_to_logging("debug")
+        with virtuallog.Server(tmp_path / "data") as server:
+            for _ in range(3):
+                raiser.got.clear()
+                provoke(server)
+                assert raiser.got.wait(60), "nothing is handed over any more"
+    finally:
+        virtuallog.log_to_logging("off")
+        logger.removeHandler(taker)
+        logger.removeHandler(raiser)
+    assert len(raiser.records) >= 3
+    assert len(warned) == 1 and "mine" in warned[0]
 
 
 def test_a_level_that_is_none() -> None:

@@ -14,7 +14,7 @@ use runner::Runner;
 use stores::{Cluster, Store};
 use toml::Table;
 
-const SCENARIOS_MIN: usize = 60;
+const SCENARIOS_MIN: usize = 80;
 
 #[test]
 fn every_scenario_over_memory() {

@@ -21,11 +21,12 @@ static size_t named_len;
 /* What was begun and not awaited. */
 static struct begun {
   char name[64];
-  char kind; /* 'a'ppend, 'n'ext, a whole append_all on a 't'hread; 0: free */
+  char kind; /* 'a'ppend, 'n'ext, 'c'heck_tail, a whole append_all on a 't'hread; 0: free */
   uint64_t id;
   bool done;
   vlog_completion completion;
   vlog_batch batch;
+  vlog_tail tail;
   pthread_t thread;
   vlog_log log;
   vlog_slice *slices;
@@ -120,6 +121,11 @@ static void appended(struct outcome *outcome, const vlog_appended *appended) {
   outcome_field(outcome, "count", appended->count);
 }
 
+static void tail_told(struct outcome *outcome, const vlog_tail *tail) {
+  outcome_field(outcome, "position", tail->position);
+  outcome_word(outcome, "sealed", tail->sealed ? "true" : "false");
+}
+
 static void *append_all_thread(void *argument) {
   struct begun *b = argument;
   b->status = append_all(b->log, b->slices, b->slices_len, b->timeout_ms, &b->appended, &b->error);
@@ -143,6 +149,9 @@ static void begin(const struct step *s) {
   } else if (strcmp(s->what, "next") == 0) {
     b->kind = 'n';
     status = vlog_reader_next(find(s->handle, 'r'), 1, &call, &b->batch, &error);
+  } else if (strcmp(s->what, "check_tail") == 0) {
+    b->kind = 'c';
+    status = vlog_check_tail(find(s->handle, 'l'), &call, &b->tail, &error);
   } else if (strcmp(s->what, "append_all") == 0) {
     b->kind = 't';
     b->log = find(s->handle, 'l');
@@ -154,7 +163,7 @@ static void begin(const struct step *s) {
     b->slices_len = s->payloads_len;
     if (pthread_create(&b->thread, NULL, append_all_thread, b) != 0) die("no thread");
   } else {
-    die("only append, append_all and next may be begun");
+    die("only append, append_all, check_tail and next may be begun");
   }
   if (status != VLOG_OK) die(error.message);
 }
@@ -190,6 +199,8 @@ static void await(const struct step *s, struct outcome *outcome) {
     failed(outcome, &b->completion.error);
   } else if (kind == 'a') {
     outcome_number(outcome, b->completion.value);
+  } else if (kind == 'c') {
+    tail_told(outcome, &b->tail);
   } else {
     outcome_list(outcome);
     entries(outcome, &b->batch);
@@ -378,10 +389,7 @@ static void of_log(const struct step *s, const vlog_call *call, struct outcome *
   } else if (strcmp(s->what, "check_tail") == 0 || strcmp(s->what, "seal") == 0) {
     vlog_tail tail;
     status = s->what[0] == 's' ? vlog_seal(log, call, &tail, &error) : vlog_check_tail(log, call, &tail, &error);
-    if (status == VLOG_OK) {
-      outcome_field(outcome, "position", tail.position);
-      outcome_word(outcome, "sealed", tail.sealed ? "true" : "false");
-    }
+    if (status == VLOG_OK) tail_told(outcome, &tail);
   } else if (strcmp(s->what, "read_next") == 0) {
     vlog_batch batch;
     status = vlog_read_next(log, s->start, s->end, call, &batch, &error);

@@ -9,6 +9,10 @@ int main() try {
   const virtuallog::timeout patient = std::chrono::seconds(120);
   log.append("one", patient);
   cluster.stop(3);
+  for (const virtuallog::local_node &node : cluster.nodes()) {
+    std::cout << node.node << (node.pid ? " runs\n" : " is stopped\n");
+    if (node.address.empty() || node.dir.empty()) return 2;
+  }
   log.append("two", patient);
   cluster.restart(3);
   cluster.stop(1);
@@ -16,6 +20,13 @@ int main() try {
   for (const virtuallog::entry &entry : log.read(0, {}, patient)) std::cout << entry.text() << '\n';
   try {
     cluster.stop(1);
+  } catch (const virtuallog::error &error) {
+    std::cout << error.name() << '\n';
+  }
+  cluster.close();
+  cluster.close();
+  try {
+    cluster.nodes();
   } catch (const virtuallog::error &error) {
     std::cout << error.name() << '\n';
   }

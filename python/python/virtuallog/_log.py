@@ -163,13 +163,22 @@ class Log:
     def reconfig_truncate(
         self, *, if_version: int | None = None, timeout: Timeout = ...
     ) -> Chain:
-        """Drops the leading segments that were trimmed whole from the chain."""
+        """Drops the leading segments that were trimmed whole from the chain.
+
+        Gives the chain as it is when there are none. Raises `ConflictError` where the chain is at another
+        version than ``if_version``.
+        """
         return self._native.reconfig_truncate(if_version, timeout).wait()
 
     def reconfig_modify(
-        self, segment: int, loglet: str, *, if_version: int | None = None, timeout: Timeout = ...
+        self, segment: int, loglet: str, *, if_version: int | None = None, timeout: float | None = None
     ) -> Chain:
-        """Moves the sealed segment of this index into another loglet."""
+        """Moves the sealed segment of this index into another loglet, by copying it.
+
+        Has no deadline unless one is given; when that passes the move may still complete: read `chain`.
+        Raises `InvalidError` when no sealed segment has the index, or for a loglet that this store cannot
+        have, and `ConflictError` as `reconfig_extend` does.
+        """
         return self._native.reconfig_modify(segment, loglet, if_version, timeout).wait()
 
     def plan(self, loglet: str, *, timeout: Timeout = ...) -> Plan:
@@ -359,7 +368,7 @@ def open(
     :param timeout: the default deadline of each call, in seconds (10 if nothing is said); ``None``
         for none.
     :param entry_bytes_max: the limit on one entry, by default 1 MiB, at most 16 MiB.
-    :param in_flight_bytes_max: the limit on what is submitted and not answered.
+    :param in_flight_bytes_max: the limit on what is submitted and not answered, by default 32 MiB.
     """
     return Log(
         _native.open(

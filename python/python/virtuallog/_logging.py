@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import sys
 import threading
 import warnings
 from typing import Literal
@@ -21,6 +22,8 @@ _LEVELS = {
     "debug": logging.DEBUG,
     "trace": logging.DEBUG,
 }
+# Whether it was said that the program's own logging fails.
+_warned = False
 
 
 def log_to_logging(level: Literal["off", "error", "warn", "info", "debug", "trace"] = "info") -> None:
@@ -43,9 +46,29 @@ def _watch(logs: _native.Logs) -> None:
 def _hand_over() -> None:
     records, dropped = _native.Logs.take()
     for level, target, message in records:
-        logging.getLogger(target.replace("::", ".")).log(_LEVELS[level], "%s", message)
+        _tell(target.replace("::", "."), _LEVELS[level], message)
     if dropped:
-        logging.getLogger("virtuallog").warning("%d reports were dropped: they came too fast", dropped)
+        _tell("virtuallog", logging.WARNING, f"{dropped} reports were dropped: they came too fast")
+
+
+def _tell(name: str, level: int, message: str) -> None:
+    """Logs one report. What a handler or a filter of the program raises is its own affair: said once."""
+    global _warned
+    try:
+        logging.getLogger(name).log(level, "%s", message)
+    except Exception as error:
+        if not _warned:
+            _warned = True
+            told = f"a logging handler or filter raised on a report of virtuallog: {error!r}"
+            _warn(told)
+
+
+def _warn(message: str) -> None:
+    try:
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+    except RuntimeWarning:
+        # Where warnings are errors it is no error of this thread's, which has reports to hand over.
+        print(f"virtuallog: {message}", file=sys.stderr)
 
 
 def _start() -> None:

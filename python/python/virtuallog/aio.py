@@ -179,13 +179,22 @@ class Log:
     async def reconfig_truncate(
         self, *, if_version: int | None = None, timeout: Timeout = ...
     ) -> Chain:
-        """Drops the leading segments that were trimmed whole from the chain."""
+        """Drops the leading segments that were trimmed whole from the chain.
+
+        Gives the chain as it is when there are none. Raises `ConflictError` where the chain is at another
+        version than ``if_version``.
+        """
         return await self._driver.call(self._native.reconfig_truncate(if_version, timeout))
 
     async def reconfig_modify(
-        self, segment: int, loglet: str, *, if_version: int | None = None, timeout: Timeout = ...
+        self, segment: int, loglet: str, *, if_version: int | None = None, timeout: float | None = None
     ) -> Chain:
-        """Moves the sealed segment of this index into another loglet."""
+        """Moves the sealed segment of this index into another loglet, by copying it.
+
+        Has no deadline unless one is given; when that passes the move may still complete: read `chain`.
+        Raises `InvalidError` when no sealed segment has the index, or for a loglet that this store cannot
+        have, and `ConflictError` as `reconfig_extend` does.
+        """
         return await self._driver.call(
             self._native.reconfig_modify(segment, loglet, if_version, timeout)
         )
