@@ -14,7 +14,7 @@ use virtuallog_protocol::chain::{Chain, Life};
 
 use crate::env;
 use crate::error::{Error, ErrorCode, Result};
-use crate::log::{decode_chain, meta_error};
+use crate::log::{decode_chain, deleted, meta_error};
 use crate::metastore::{MetaError, Versioned};
 use crate::store::Store;
 use crate::url::LogUrl;
@@ -69,6 +69,23 @@ impl Home {
             Error::new(ErrorCode::Unavailable, message).with_source(error)
         })?;
         Ok(Home { name, store })
+    }
+
+    /// What the register holds, or leads to, if that is newer than `chain`.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` when the log was deleted meanwhile.
+    pub(crate) async fn newer(
+        self: &Arc<Home>,
+        chain: &Chain,
+    ) -> Result<Option<(Arc<Home>, Chain)>> {
+        let now = self.read().await?.filter(|now| now.log == chain.log);
+        let settled = match now {
+            Some(now) => self.clone().settle(now).await?,
+            None => None,
+        };
+        let (home, now) = settled.ok_or_else(|| deleted(&self.name))?;
+        Ok((now.moment() > chain.moment()).then_some((home, now)))
     }
 
     /// From what stands in this register to where the log is, with its chain there. `None`: it is

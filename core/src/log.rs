@@ -69,6 +69,45 @@ pub(crate) struct View {
 }
 
 impl View {
+    /// Opens the open segment of `chain`, or of a newer one if that loglet is gone by now.
+    async fn open(mut home: Arc<Home>, mut chain: Chain, old: Option<&View>) -> Result<View> {
+        loop {
+            // What was opened from another store closes with it.
+            let opened = match old.filter(|old| Arc::ptr_eq(&home, &old.home)) {
+                Some(old) => old.opened.clone(),
+                None => Arc::default(),
+            };
+            let active = match chain.life {
+                Life::Open => {
+                    match open_loglet(&home.store, &chain, chain.active(), &opened).await {
+                        Ok(loglet) => Some(loglet),
+                        // Replaced and retired since the chain was read, unless its register still
+                        // names it.
+                        Err(error @ LogletError::Unknown(_)) => {
+                            match home.newer(&chain).await? {
+                                Some(newer) => (home, chain) = newer,
+                                None => return Err(read_error(chain.active(), error)),
+                            }
+                            continue;
+                        }
+                        Err(error) => return Err(read_error(chain.active(), error)),
+                    }
+                }
+                _ => None,
+            };
+            let segment = chain.active();
+            let known = match old {
+                Some(old) if old.chain.active().loglet == segment.loglet => old.known_tail(),
+                _ => segment.base,
+            };
+            opened
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .retain(|number, _| chain.segments.iter().any(|it| it.loglet == *number));
+            return Ok(View { home, chain, active, known_tail: AtomicU64::new(known.0), opened });
+        }
+    }
+
     pub(crate) fn known_tail(&self) -> LogletPos {
         LogletPos(self.known_tail.load(Ordering::Acquire))
     }
@@ -106,34 +145,32 @@ impl View {
                 error.in_doubt().with_source(source).with_token(token.clone())
             }
             // Only what was refused is surely not stored (the contract's words).
-            other => self.read_error(segment, other).in_doubt().with_token(token.clone()),
+            other => read_error(segment, other).in_doubt().with_token(token.clone()),
         }
     }
+}
 
-    /// A loglet's failure as the caller sees it.
-    pub(crate) fn read_error(&self, segment: &Segment, error: LogletError) -> Error {
-        let index = segment.index;
-        match error {
-            LogletError::Refused(error) => error,
-            LogletError::Trimmed { first_kept } => {
-                trimmed(segment.to_log(first_kept.max(segment.base)))
-            }
-            LogletError::Sealed => {
-                Error::new(ErrorCode::Sealed, format!("segment {index} is sealed"))
-            }
-            LogletError::Corrupt(what) => {
-                Error::new(ErrorCode::Corrupt, format!("segment {index}: {what}"))
-            }
-            LogletError::Unknown(id) => Error::new(
-                ErrorCode::DataLoss,
-                format!("segment {index} should be in loglet {id}, which is not there: restore it"),
-            ),
-            error @ (LogletError::Unavailable(_)
-            | LogletError::InDoubt(_)
-            | LogletError::OutOfOrder { .. }) => {
-                Error::new(ErrorCode::Unavailable, format!("segment {index}: {error}"))
-                    .with_source(error)
-            }
+/// A loglet's failure as the caller sees it.
+pub(crate) fn read_error(segment: &Segment, error: LogletError) -> Error {
+    let index = segment.index;
+    match error {
+        LogletError::Refused(error) => error,
+        LogletError::Trimmed { first_kept } => {
+            trimmed(segment.to_log(first_kept.max(segment.base)))
+        }
+        LogletError::Sealed => Error::new(ErrorCode::Sealed, format!("segment {index} is sealed")),
+        LogletError::Corrupt(what) => {
+            Error::new(ErrorCode::Corrupt, format!("segment {index}: {what}"))
+        }
+        LogletError::Unknown(id) => Error::new(
+            ErrorCode::DataLoss,
+            format!("segment {index} should be in loglet {id}, which is not there: restore it"),
+        ),
+        error @ (LogletError::Unavailable(_)
+        | LogletError::InDoubt(_)
+        | LogletError::OutOfOrder { .. }) => {
+            Error::new(ErrorCode::Unavailable, format!("segment {index}: {error}"))
+                .with_source(error)
         }
     }
 }
@@ -141,6 +178,10 @@ impl View {
 pub(crate) fn trimmed(first_kept: LogPos) -> Error {
     let message = format!("trimmed: the first position that is kept is {first_kept}");
     Error::new(ErrorCode::Trimmed, message).at(first_kept)
+}
+
+pub(crate) fn deleted(name: &str) -> Error {
+    Error::new(ErrorCode::NotFound, format!("log `{name}` was deleted: create it again"))
 }
 
 pub(crate) fn closed() -> Error {
@@ -221,10 +262,7 @@ impl Log {
         options: Options,
         chain: Chain,
     ) -> Result<Arc<Log>> {
-        let opened = Arc::default();
-        let active = open_active(&home.store, &chain, &opened).await?;
-        let known_tail = if active.is_some() { chain.active().base.0 } else { 0 };
-        let view = View { home, chain, active, known_tail: AtomicU64::new(known_tail), opened };
+        let view = View::open(home, chain, None).await?;
         let log = Arc::new(Log {
             name,
             options,
@@ -283,15 +321,12 @@ impl Log {
         home: &Arc<Home>,
         versioned: &Versioned,
     ) -> Result<Arc<View>> {
-        let gone = || {
-            let message = format!("log `{}` was deleted: create it again", self.name);
-            Error::new(ErrorCode::NotFound, message)
-        };
-        let chain = decode_chain(&home.name, versioned)?.ok_or_else(gone)?;
+        let chain = decode_chain(&home.name, versioned)?.ok_or_else(|| deleted(&self.name))?;
         if chain.log != self.view().chain.log {
-            return Err(gone());
+            return Err(deleted(&self.name));
         }
-        let (home, chain) = home.clone().settle(chain).await?.ok_or_else(gone)?;
+        let settled = home.clone().settle(chain).await?;
+        let (home, chain) = settled.ok_or_else(|| deleted(&self.name))?;
         self.install(home, chain).await
     }
 
@@ -305,20 +340,7 @@ impl Log {
         if chain.moment() <= old.chain.moment() {
             return Ok(old);
         }
-        let opened = match Arc::ptr_eq(&home, &old.home) {
-            true => old.opened.clone(),
-            // What was opened from the old store closes with it.
-            false => Arc::default(),
-        };
-        let active = open_active(&home.store, &chain, &opened).await?;
-        let same = chain.active().loglet == old.chain.active().loglet;
-        let known = if same { old.known_tail() } else { chain.active().base };
-        let known_tail = AtomicU64::new(known.0);
-        opened
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|number, _| chain.segments.iter().any(|segment| segment.loglet == *number));
-        let view = Arc::new(View { home, chain, active, known_tail, opened });
+        let view = Arc::new(View::open(home, chain, Some(&old)).await?);
         // Two may install at once: the newer one stays.
         self.view.rcu(|current| match current.chain.moment() < view.chain.moment() {
             true => view.clone(),
@@ -371,7 +393,7 @@ impl Log {
     /// The loglet of a segment.
     pub(crate) async fn loglet(&self, view: &View, segment: &Segment) -> Result<Arc<dyn Loglet>> {
         let opened = self.try_loglet(view, segment).await;
-        opened.map_err(|error| view.read_error(segment, error))
+        opened.map_err(|error| read_error(segment, error))
     }
 
     /// The loglet of a segment, or what its provider says.
@@ -417,7 +439,7 @@ impl Log {
         if gone && self.fetch().await?.chain.moment() > view.chain.moment() {
             return Ok(());
         }
-        Err(view.read_error(segment, error))
+        Err(read_error(segment, error))
     }
 
     /// The position of the first entry that may be read.
@@ -481,27 +503,6 @@ fn grace() -> Duration {
     GRACE + GRACE * jitter / 1000
 }
 
-async fn open_active(
-    store: &Store,
-    chain: &Chain,
-    opened: &Mutex<HashMap<u32, Arc<dyn Loglet>>>,
-) -> Result<Option<Arc<dyn Loglet>>> {
-    if chain.life != Life::Open {
-        return Ok(None);
-    }
-    let segment = chain.active();
-    match open_loglet(store, chain, segment, opened).await {
-        Ok(loglet) => Ok(Some(loglet)),
-        Err(LogletError::Refused(error)) => Err(error),
-        Err(LogletError::Corrupt(what)) => Err(Error::new(ErrorCode::Corrupt, what)),
-        Err(error @ LogletError::Unknown(_)) => Err(Error::new(
-            ErrorCode::DataLoss,
-            format!("the chain names a loglet that is not there: {error}; restore it from a copy"),
-        )),
-        Err(error) => Err(Error::new(ErrorCode::Unavailable, error.to_string()).with_source(error)),
-    }
-}
-
 async fn open_loglet(
     store: &Store,
     chain: &Chain,
@@ -516,3 +517,7 @@ async fn open_loglet(
     let loglet = provider.open(chain.loglet_id(segment), &segment.config).await?;
     Ok(lock().entry(segment.loglet).or_insert(loglet).clone())
 }
+
+#[cfg(test)]
+#[path = "log_tests.rs"]
+mod tests;

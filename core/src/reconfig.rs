@@ -22,7 +22,7 @@ use virtuallog_protocol::{LogPos, LogletId, LogletPos, StampedBatch};
 
 use crate::env::{self, planted, sometimes};
 use crate::error::{Error, ErrorCode, Result};
-use crate::log::{Log, View, meta_error};
+use crate::log::{Log, View, meta_error, read_error};
 use crate::loglet::{Loglet, LogletError};
 use crate::metastore::MetaError;
 
@@ -204,7 +204,7 @@ impl Log {
         let looked = tokio::time::timeout(SEAL_LOOK, active.check_tail()).await;
         let sealed = match looked {
             Ok(Err(LogletError::Unavailable(_))) | Err(_) => false,
-            Ok(tail) => tail.map_err(|e| view.read_error(segment, e))?.sealed,
+            Ok(tail) => tail.map_err(|e| read_error(segment, e))?.sealed,
         };
         if !sealed {
             if let Ok(withdrawn) = view.chain.withdraw(env::random_u128()) {
@@ -222,7 +222,7 @@ impl Log {
     async fn seal_active(&self, view: &Arc<View>) -> Result<LogletPos> {
         let segment = view.chain.active();
         let active = self.loglet(view, segment).await?;
-        let failed = |error| view.read_error(segment, error);
+        let failed = |error| read_error(segment, error);
         active.seal().await.map_err(failed)?;
         let tail = active.check_tail().await.map_err(failed)?;
         assert!(tail.sealed, "a tail check that begins after a seal says sealed (L5)");
@@ -340,7 +340,7 @@ impl Log {
                 return Err(moved_on(version, &view));
             }
             // What was trimmed while the copy was made stays trimmed.
-            let failed = |error| view.read_error(&old, error);
+            let failed = |error| read_error(&old, error);
             let source = self.loglet(&view, &old).await?;
             let trimmed = source.trim_point().await.map_err(failed)?;
             target.prefix_trim(trimmed).await.map_err(failed)?;
@@ -382,7 +382,7 @@ impl Log {
         config: &LogletConfig,
         copied: &watch::Sender<u64>,
     ) -> Result<Arc<dyn Loglet>> {
-        let failed = |error| view.read_error(segment, error);
+        let failed = |error| read_error(segment, error);
         let source = self.loglet(view, segment).await?;
         let stop = segment.to_loglet(segment.stop.expect("the segment is sealed"));
         let first = source.trim_point().await.map_err(failed)?.max(segment.base).min(stop);
