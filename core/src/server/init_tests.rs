@@ -4,8 +4,11 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::server::{Server, ServerConfig};
+use crate::server::{Ground, Server, ServerConfig};
+use crate::storage::StorageOptions;
 use crate::testing::simdisk::SimDisk;
+use crate::wire::messages::Hello;
+use crate::wire::tcp::TcpTransport;
 
 async fn server(disk: &SimDisk, listen: &str) -> Result<Server> {
     let (data, listen) = (PathBuf::from("/data"), listen.to_owned());
@@ -66,4 +69,30 @@ async fn a_cluster_whose_first_node_ends_while_it_is_made_is_completed() {
     for at in [operation / 3, operation / 2, operation - 2] {
         interrupted(2, at, false).await;
     }
+}
+
+/// Whoever reaches it before it took up what its disk says is to come again, and not told for good that
+/// it belongs to no cluster.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_only_starts_says_so() {
+    let disk = SimDisk::new();
+    let made = server(&disk, "127.0.0.1:0").await.expect("starts");
+    init(&[made.address()]).await.expect("made");
+    let cluster = made.cluster().expect("of one");
+    made.close().await.expect("closes");
+
+    let ground = Ground {
+        disk: Arc::new(disk.kill()),
+        storage: StorageOptions::default(),
+        transport: Box::new(|myself| Arc::new(TcpTransport::new(myself))),
+        batches: None,
+    };
+    let config = ServerConfig { data: PathBuf::from("/data"), ..ServerConfig::default() };
+    let starting = Server::on(ground, config).await.expect("opens");
+    let greeted = |cluster: u128| {
+        let hello = Hello { cluster: Some(cluster.into()), ..Hello::default() };
+        starting.inner().greet(&hello).expect_err("it is not ready").code()
+    };
+    assert_eq!(greeted(cluster), ErrorCode::Unavailable);
+    assert_eq!(greeted(cluster ^ 1), ErrorCode::Incompatible);
 }

@@ -169,8 +169,7 @@ impl Node {
         let Some(active) = self.active() else {
             // It is of one, and not ready to speak for it: not to be taken for one of none.
             if self.storage.identity().is_some() {
-                let message = "this server is starting: try again";
-                return Reply::refused(&Error::new(ErrorCode::Unavailable, message));
+                return Reply::refused(&starting());
             }
             let nodes = vec![self.row(0)];
             return Reply::Cluster(Cluster { nodes, ..Cluster::default() });
@@ -359,10 +358,12 @@ impl Handler for Node {
         if let Some(meant) = hello.cluster.map(u128::from)
             && cluster != Some(meant)
         {
-            return wrong(match cluster {
-                Some(mine) => format!("this is cluster {mine:032x}, not {meant:032x}"),
-                None => "this server belongs to no cluster".into(),
-            });
+            let kept = self.storage.identity().map(|identity| identity.cluster);
+            return match cluster.or(kept) {
+                Some(mine) if mine == meant => Err(starting()),
+                Some(mine) => wrong(format!("this is cluster {mine:032x}, not {meant:032x}")),
+                None => wrong("this server belongs to no cluster".into()),
+            };
         }
         let life = self.life();
         if let Some(meant) = hello.to
@@ -513,6 +514,10 @@ impl Node {
         entry.heard = heard;
         Ok(())
     }
+}
+
+fn starting() -> Error {
+    Error::new(ErrorCode::Unavailable, "this server is starting: try again")
 }
 
 fn stopping() -> Error {

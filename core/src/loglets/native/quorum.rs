@@ -418,15 +418,24 @@ impl Quorum {
     /// `Unknown` when it was retired; `Unavailable` when no majority answers.
     pub(crate) async fn fill_up(&self, stop: LogletPos) -> Result<(), LogletError> {
         // First of all, because who does not know the loglet yet is no majority's part in anything else.
-        let sealed = futures_util::future::join_all((0..self.len()).map(|at| self.seal_one(at)));
+        let mut asked: FuturesUnordered<_> = (0..self.len()).map(|at| self.seal_one(at)).collect();
         let (mut servers, mut unknown, mut why) = (Vec::new(), 0, None);
-        for (at, outcome) in sealed.await {
+        let mut heard = BTreeSet::new();
+        while let Some((at, outcome)) = asked.next().await {
+            heard.insert(at);
             match outcome {
                 Ok(tail) => servers.push((at, local_tail(&tail))),
                 Err(LogletError::Unknown(_)) => unknown += 1,
                 Err(error) => why = Some(error),
             }
+            // Whoever was silent a moment ago is not waited for again: a node that was away has many
+            // loglets to fill up, and while another one is down nobody can read them before that.
+            let awaited = |at: &usize| !heard.contains(at) && !self.net.is_silent(self.member(*at));
+            if servers.len() >= self.majority() && !(0..self.len()).any(|at| awaited(&at)) {
+                break;
+            }
         }
+        drop(asked);
         if servers.len() < self.majority() {
             return Err(self.too_few(unknown, why));
         }
