@@ -46,10 +46,10 @@ KINDS ?=
 chaos: ## kills, pauses, cuts off and powers off real nodes under load, and judges what is left
 	@.ci/setup || [ $$? = 4 ]
 	@cargo build --quiet --release -p virtuallog-server --bins
+	@! command -v npm >/dev/null || (cd node && node scripts/build.mjs --profile release >/dev/null)
 	$(PACKAGE)
-	@cargo run --quiet --release -p virtuallog-server --example chaos -- \
-		--seconds $$(($(MINUTES) * 60)) --seed $(SEED) --nodes $(NODES) $(if $(KINDS),--kinds $(KINDS)) \
-		--client "$(PY) servers/examples/chaos/client.py"
+	@.ci/chaos release --seconds $$(($(MINUTES) * 60)) --seed $(SEED) --nodes $(NODES) \
+		$(if $(KINDS),--kinds $(KINDS))
 
 # Only with this does tokio let its own chance be seeded.
 SIM = RUSTFLAGS="--cfg tokio_unstable" cargo run --quiet --profile sim -p virtuallog-sim --features planted --

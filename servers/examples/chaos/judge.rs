@@ -95,17 +95,19 @@ pub(crate) struct Story {
 }
 
 impl Story {
-    /// Takes what a client said.
-    pub(crate) fn hear(&mut self, file: &Path) -> Result<(), String> {
+    /// Takes what a client said. How many of its appends were acknowledged.
+    pub(crate) fn hear(&mut self, file: &Path) -> Result<u64, String> {
+        let mut acked = 0;
         let shown = file.display();
         let open = std::fs::File::open(file).map_err(|e| format!("cannot read {shown}: {e}"))?;
         for (number, line) in BufReader::new(open).lines().enumerate() {
             let line = line.map_err(|e| format!("cannot read {shown}: {e}"))?;
             let line = serde_json::from_str(&line)
                 .map_err(|e| format!("{shown}:{}: no line of a client: {e}", number + 1))?;
+            acked += u64::from(matches!(line, Line::Append { position: Some(_), .. }));
             self.note(line);
         }
-        Ok(())
+        Ok(acked)
     }
 
     fn note(&mut self, line: Line) {

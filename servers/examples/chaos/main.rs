@@ -41,6 +41,8 @@ const TIMEOUT: &str = "4s";
 const RECOVERY_MAX: Duration = Duration::from_secs(60);
 /// How long it is watched then.
 const CALM: Duration = Duration::from_secs(8);
+/// Appends of each client that are acknowledged, at the least.
+const CLIENT_ACKED_MIN: u64 = 100;
 /// How long a client may take to end.
 const CLIENT_END_MAX: Duration = Duration::from_secs(60);
 
@@ -73,6 +75,9 @@ pub(crate) struct RunArgs {
     /// What may go wrong; left out: everything
     #[arg(long, value_delimiter = ',')]
     kinds: Vec<Kind>,
+    /// Fails too when a kind of fault came to pass too rarely
+    #[arg(long)]
+    floors: bool,
     /// Nodes
     #[arg(long, default_value_t = 3)]
     pub(crate) nodes: usize,
@@ -161,6 +166,9 @@ async fn in_folder(args: &RunArgs, dir: &Path, ext4: bool) -> Result<Report, Str
     report.from = now();
     let mut resident = resident(&nemesis).await;
     nemesis.run(args.seed).await;
+    if args.floors {
+        nemesis.floors(args.seconds);
+    }
     nemesis.tells("everything is well again");
     report.healed = now();
     let healed = Instant::now();
@@ -227,8 +235,14 @@ async fn end_client(mut client: Running, nemesis: &Nemesis, stories: &mut [Story
         Ok(status) => nemesis.finds(format!("a client ended with {status:?}")),
         Err(_) => nemesis.finds(format!("a client did not end: {}", client.history.display())),
     }
-    if let Err(why) = stories[client.log].hear(&client.history) {
-        nemesis.finds(why);
+    match stories[client.log].hear(&client.history) {
+        Ok(acked) if acked < CLIENT_ACKED_MIN => {
+            let history = client.history.display();
+            nemesis
+                .finds(format!("floor: {acked} appends of a client were acknowledged: {history}"));
+        }
+        Ok(_) => {}
+        Err(why) => nemesis.finds(why),
     }
 }
 

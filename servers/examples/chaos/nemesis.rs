@@ -66,6 +66,21 @@ const NETWORK: [(Kind, usize); 4] =
     [(Kind::Cut, 3), (Kind::Stall, 2), (Kind::Delay, 1), (Kind::Vanish, 2)];
 const ADMIN: [(Kind, usize); 2] = [(Kind::Swap, 4), (Kind::Trim, 1)];
 
+/// How many of each a minute has at the least, by the name that it is counted under: half of what two
+/// busy cores do.
+const LEAST: [(Kind, &str, u64); 10] = [
+    (Kind::Kill, "kills", 12),
+    (Kind::Pause, "pauses", 6),
+    (Kind::Power, "power_losses", 3),
+    (Kind::Full, "full_disks", 1),
+    (Kind::Cut, "cuts", 5),
+    (Kind::Stall, "stalls", 3),
+    (Kind::Delay, "delays", 1),
+    (Kind::Vanish, "half_open", 3),
+    (Kind::Swap, "reconfigurations", 5),
+    (Kind::Trim, "trims", 1),
+];
+
 /// Something that happened, for the account.
 #[derive(Debug)]
 pub(crate) struct Event {
@@ -163,6 +178,16 @@ impl Nemesis {
 
     fn counts(&self, what: &'static str, count: u64) {
         *self.account().counts.entry(what).or_default() += count;
+    }
+
+    /// Finds what happened too rarely.
+    pub(crate) fn floors(&self, seconds: u64) {
+        for (_, what, least) in LEAST.iter().filter(|(kind, ..)| self.kinds.contains(kind)) {
+            let (count, least) = (self.account().counts.get(what).copied(), least * seconds / 60);
+            if count.unwrap_or(0) < least {
+                self.finds(format!("floor: {} {what}, not {least}", count.unwrap_or(0)));
+            }
+        }
     }
 
     /// Tells what happened.

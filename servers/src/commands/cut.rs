@@ -173,6 +173,7 @@ impl Cutter {
 }
 
 /// For a fuzzer: see `hostile.rs`.
+#[cfg(feature = "testing")]
 pub(crate) fn fuzz(input: &[u8]) {
     let Some((kind, bytes)) = input.split_first() else { return };
     let (cut, joined): (Cut, Option<&[u8]>) = match kind % 4 {
