@@ -44,6 +44,8 @@ pub enum Bug {
     RemakesDeleted,
     /// A closed segment is read by the chain that the client happens to have.
     ReadsByOldChain,
+    /// Who missed a part of a closed segment leaves it to the others.
+    LacksItsShare,
 }
 
 #[cfg(feature = "planted")]

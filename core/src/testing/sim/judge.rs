@@ -1,13 +1,13 @@
 //! The end of a simulation: every log is read back by somebody who was not there, and judged with its
 //! book; then the servers' disks are looked at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use virtuallog_protocol::chain::Chain;
-use virtuallog_protocol::{LogletPos, StampedBatch};
+use virtuallog_protocol::{LogletId, LogletPos, StampedBatch};
 
 use super::World;
 use super::book::{Book, value_of};
@@ -161,9 +161,16 @@ async fn beyond(log: &VirtualLog, at: u64, back: &Back) -> u64 {
 }
 
 /// What the disks of all servers hold of a log's native segments: a majority of valid copies of every
-/// committed entry (I15), all of them the same (I18).
-pub(super) fn disks(world: &World, book: &Book, chain: &Chain, first: u64) {
-    let stores = stores(world);
+/// committed entry (I15), all of them the same (I18); and of what was `closed` long ago each server that
+/// runs has its share (L5).
+pub(super) fn disks(
+    world: &World,
+    book: &Book,
+    chain: &Chain,
+    first: u64,
+    closed: &BTreeSet<LogletId>,
+) {
+    let (stores, running) = (stores(world), running(world));
     for segment in &chain.segments {
         if segment.config.kind != native::KIND {
             continue;
@@ -178,7 +185,15 @@ pub(super) fn disks(world: &World, book: &Book, chain: &Chain, first: u64) {
                 lost += 1;
                 continue;
             };
-            let Some(status) = storage.status(id) else { continue };
+            let status = storage.status(id);
+            if let Some(stop) = segment.stop.filter(|_| closed.contains(&id))
+                && running.contains(&member)
+                && !status.is_some_and(|it| it.sealed && it.tail >= segment.to_loglet(stop))
+            {
+                let node = member.0;
+                book.complain(format!("L5: node {node} has {status:?} of {id}, closed at {stop}"));
+            }
+            let Some(status) = status else { continue };
             trim = trim.max(status.trim);
             let mut at = start.max(status.trim);
             while at < status.tail {
@@ -209,6 +224,20 @@ pub(super) fn disks(world: &World, book: &Book, chain: &Chain, first: u64) {
                 book.complain(format!("I15: {count} copies, not {enough}, of {first} of {id}"));
             }
         }
+    }
+}
+
+/// The servers that are well.
+fn running(world: &World) -> BTreeSet<MemberId> {
+    let well = |at| {
+        world.nodes.with(at, |machine| {
+            let life = machine.life.as_ref().filter(|_| !machine.damaged)?;
+            life.storage.as_ref()?.failure().is_none().then(|| life.member())?
+        })
+    };
+    match world.plan.over_budget {
+        true => BTreeSet::new(),
+        false => (0..world.plan.nodes).filter_map(well).collect(),
     }
 }
 

@@ -70,6 +70,7 @@ pub const MISTAKES: &[Mistake] = &[
     Mistake::Around(planted::Bug::StartConfirms),
     Mistake::Around(planted::Bug::RemakesDeleted),
     Mistake::Around(planted::Bug::ReadsByOldChain),
+    Mistake::Around(planted::Bug::LacksItsShare),
 ];
 
 impl Mistake {

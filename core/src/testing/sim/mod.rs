@@ -85,6 +85,10 @@ impl fmt::Debug for Engine {
     }
 }
 
+/// How long before the end of the calm a segment was closed of which every server has its share then (L5):
+/// each looks every 15 seconds, and copies what it missed at two looks.
+const SHARED: Duration = Duration::from_secs(50);
+
 /// What to simulate.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -365,6 +369,16 @@ impl World {
         all.filter_map(|(_, registers)| chain_of(&registers, book)).collect()
     }
 
+    /// Loglets that no chain will change any more.
+    fn closed(&self) -> BTreeSet<LogletId> {
+        let mut closed = BTreeSet::new();
+        for chain in self.books.iter().flat_map(|book| self.chains(book)) {
+            let segments = chain.segments.iter().filter(|segment| segment.stop.is_some());
+            closed.extend(segments.map(|segment| chain.loglet_id(segment)));
+        }
+        closed
+    }
+
     /// Keeps those of all logs that are new.
     fn note_chains(&self) {
         let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
@@ -480,8 +494,11 @@ async fn simulate(options: &Options, plan: Plan, rng: &mut Rng) -> (Arc<Trace>, 
     tokio::time::sleep_until(trace.at(world.calm_from)).await;
     faults.abort();
     calm_down(&world, rng).await;
-    tokio::time::sleep(options.calm).await;
-    let broken = end(&world).await;
+    let before = options.calm.saturating_sub(SHARED);
+    tokio::time::sleep(before).await;
+    let closed = if before.is_zero() { BTreeSet::new() } else { world.closed() };
+    tokio::time::sleep(options.calm - before).await;
+    let broken = end(&world, &closed).await;
     (trace, broken)
 }
 
@@ -569,8 +586,8 @@ fn heal(disk: &SimDisk) {
     disk.bad_write(u64::MAX, BadWrite::Lost);
 }
 
-/// Ends the clients, reads everything back, and judges.
-async fn end(world: &Arc<World>) -> Vec<String> {
+/// Ends the clients, reads everything back, and judges. `closed`: what was closed long ago.
+async fn end(world: &Arc<World>, closed: &BTreeSet<LogletId>) -> Vec<String> {
     world.over.store(true, Ordering::Relaxed);
     // Whatever was begun ends by its own deadline.
     tokio::time::sleep(Duration::from_secs(10)).await;
@@ -582,7 +599,7 @@ async fn end(world: &Arc<World>) -> Vec<String> {
     for (book, chain, first) in &chains {
         // As it is at this very moment: servers delete what the newest one does not name.
         let newest = world.chains(book).into_iter().max_by_key(|chain| chain.version);
-        judge::disks(world, book, newest.as_ref().unwrap_or(chain), *first);
+        judge::disks(world, book, newest.as_ref().unwrap_or(chain), *first, closed);
     }
     let mut broken = world.wrong.lock().unwrap_or_else(PoisonError::into_inner).clone();
     broken.extend(world.books.iter().flat_map(|book| book.wrong()));
