@@ -430,23 +430,25 @@ fn a_copy_lands_exactly_where_it_was_and_may_leave_gaps() {
 #[test]
 fn who_waits_for_what_cannot_be_stored_is_let_go_once() {
     let mut s = Calls::new(3, LIMITS);
-    // The first one is committed and kept for the third server, so it is not among them.
+    // The first one is everywhere; the second one is committed and kept for the third server.
     s.append(entry(1, 0));
-    s.tail(0, 1);
-    assert_eq!(s.tail(1, 1), [commit(0, 0, 1)]);
     s.append(entry(1, 1));
+    s.tail(0, 2);
+    assert_eq!(s.tail(1, 2), [commit(0, 0, 2), commit(1, 1, 2)]);
+    s.tail(2, 1);
     s.append(entry(1, 2));
+    s.append(entry(1, 3));
     let mut let_go = || {
         let mut out = Vec::new();
         s.0.let_go(&mut out);
         out
     };
     let stuck = AppendRefusal::Stuck;
-    assert_eq!(let_go(), [refuse(1, stuck), refuse(2, stuck)]);
+    assert_eq!(let_go(), [refuse(2, stuck), refuse(3, stuck)]);
     assert_eq!(let_go(), []);
-    s.tail(0, 3);
-    assert_eq!(s.tail(1, 3), [], "nobody waits, and it is committed");
-    assert_eq!(s.0.known_tail(), at(3));
+    s.tail(0, 4);
+    assert_eq!(s.tail(1, 4), [], "nobody waits, and it is committed");
+    assert_eq!(s.0.known_tail(), at(4));
 }
 
 #[test]

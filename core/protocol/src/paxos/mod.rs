@@ -109,3 +109,6 @@ pub fn majority(count: usize) -> usize {
 #[cfg(test)]
 #[path = "../paxos_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+mod rounds_tests;
