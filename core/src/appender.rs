@@ -125,8 +125,34 @@ impl Barrier {
     }
 }
 
-/// Tickets with their answer, to be told when no lock is held.
-type Answers = Vec<(Parcel, Result<LogPos>)>;
+/// What is done when no lock is held: tickets are told their answer, and views that nobody uses any more
+/// are dropped, because a loglet that goes with its last view answers what it still has, here again.
+#[derive(Default)]
+struct Answers {
+    told: Vec<(Parcel, Result<LogPos>)>,
+    over: Vec<View>,
+}
+
+impl Answers {
+    fn push(&mut self, parcel: Parcel, outcome: Result<LogPos>) {
+        self.told.push((parcel, outcome));
+    }
+
+    fn let_go(&mut self, view: Arc<View>) {
+        self.over.extend(Arc::into_inner(view));
+    }
+
+    fn failed(&self) -> impl Iterator<Item = &Arc<Ticket>> {
+        let failed = self.told.iter().filter(|(_, outcome)| outcome.is_err());
+        failed.flat_map(|(parcel, _)| parcel.tickets())
+    }
+
+    fn tell(self) {
+        for (parcel, outcome) in self.told {
+            parcel.settle(&outcome);
+        }
+    }
+}
 
 /// A look-up that is dropped half way, by a panic or with its runtime, leaves appends in doubt: they
 /// are told so and not left hanging.
@@ -305,11 +331,12 @@ impl Appender {
         state.sending = false;
         state.in_hand = None;
         state.weight -= parcel.weight;
-        let mut answers = vec![(parcel, Err(error.clone()))];
+        let mut answers = Answers::default();
+        answers.push(parcel, Err(error.clone()));
         state.fail_unsent(&error, &mut answers);
         state.remember_failures(&answers);
         drop(state);
-        tell(answers);
+        answers.tell();
     }
 
     /// A loglet's answer to a batch, by the segment that it was sent to: an answer may come so late that
@@ -320,7 +347,7 @@ impl Appender {
         mark: (WriterId, u64, u32),
         outcome: Result<LogletPos, LogletError>,
     ) {
-        let mut answers = Answers::new();
+        let mut answers = Answers::default();
         let due = {
             let mut state = self.state();
             let is_it = |sent: &&mut Sent| {
@@ -336,7 +363,7 @@ impl Appender {
             state.next_due()
         };
         self.run(log, due);
-        tell(answers);
+        answers.tell();
     }
 
     /// Every batch that is out met a seal: finds out what became of each.
@@ -355,7 +382,7 @@ impl Appender {
     }
 
     fn rerouted(&self, log: &Arc<Log>, resolved: &Result<Look>) {
-        let mut answers = Answers::new();
+        let mut answers = Answers::default();
         {
             let mut state = self.state();
             match resolved {
@@ -367,7 +394,7 @@ impl Appender {
             state.remember_failures(&answers);
         }
         self.pump(log);
-        tell(answers);
+        answers.tell();
     }
 
     /// What a wrong resolution would see (see `PlantedBug`).
@@ -594,23 +621,26 @@ impl State {
             match outcome.expect("just looked at") {
                 Ok(first) => {
                     view.learn_tail(first.plus(batch.count()));
-                    answers.push((parcel, Ok(view.chain.active().to_log(first))));
+                    answers.push(parcel, Ok(view.chain.active().to_log(first)));
                 }
                 Err(error) => {
                     let error = view.append_error(error, parcel.token());
                     let code = error.code();
-                    answers.push((parcel, Err(error)));
+                    answers.push(parcel, Err(error));
                     self.sent.iter_mut().for_each(|sent| sent.doomed = true);
                     self.fail_unsent(&not_sent(code, "an earlier append failed"), answers);
                 }
             }
+            answers.let_go(view);
         }
     }
 
     /// What the sealed segment says: found batches have their positions, absent ones go out again.
     fn resolve_sent(&mut self, look: &Look, answers: &mut Answers) {
         let (mut again, mut in_doubt) = (Vec::new(), false);
-        for Sent { batch, mut parcel, outcome, doomed, .. } in std::mem::take(&mut self.sent) {
+        for sent in std::mem::take(&mut self.sent) {
+            let Sent { batch, mut parcel, view, outcome, doomed, .. } = sent;
+            answers.let_go(view);
             let header = batch.header();
             let sighting = look.found.get(&(header.writer, header.first_seq));
             let sighting = sighting.filter(|s| s.crc == header.crc && s.count == batch.count());
@@ -633,7 +663,7 @@ impl State {
                 }
             };
             self.weight -= parcel.weight;
-            answers.push((parcel, answer));
+            answers.push(parcel, answer);
         }
         for parcel in again.into_iter().rev() {
             self.ready.push_front(parcel);
@@ -646,10 +676,11 @@ impl State {
 
     /// Nobody can say what became of the batches that are out.
     fn fail_sent(&mut self, error: &Error, answers: &mut Answers) {
-        for Sent { parcel, .. } in std::mem::take(&mut self.sent) {
+        for Sent { parcel, view, .. } in std::mem::take(&mut self.sent) {
+            answers.let_go(view);
             self.weight -= parcel.weight;
             let error = error.clone().in_doubt().with_token(parcel.token().clone());
-            answers.push((parcel, Err(error)));
+            answers.push(parcel, Err(error));
         }
         self.fail_unsent(&not_sent(error.code(), "an earlier append is in doubt"), answers);
     }
@@ -659,11 +690,10 @@ impl State {
         self.close_open();
         for parcel in std::mem::take(&mut self.ready) {
             self.weight -= parcel.weight;
-            answers.push((parcel, Err(error.clone())));
+            answers.push(parcel, Err(error.clone()));
         }
         let mut failed = self.fail_waiting(error);
-        let answered = answers.iter().filter(|(_, outcome)| outcome.is_err());
-        failed.extend(answered.flat_map(|(parcel, _)| parcel.tickets()).cloned());
+        failed.extend(answers.failed().cloned());
         self.raise_barrier(error, failed);
         self.writer = new_writer();
         self.next_seq = 0;
@@ -683,8 +713,7 @@ impl State {
     }
 
     fn remember_failures(&mut self, answers: &Answers) {
-        let failed = answers.iter().filter(|(_, outcome)| outcome.is_err());
-        self.failures.extend(failed.flat_map(|(parcel, _)| parcel.tickets()).cloned());
+        self.failures.extend(answers.failed().cloned());
         if self.failures.len() > FAILURES_MAX {
             self.failures.retain(|ticket| !ticket.is_seen());
             self.failures.truncate(FAILURES_MAX);
@@ -694,12 +723,6 @@ impl State {
 
 fn new_writer() -> WriterId {
     WriterId(env::random_u128())
-}
-
-fn tell(answers: Answers) {
-    for (parcel, outcome) in answers {
-        parcel.settle(&outcome);
-    }
 }
 
 fn not_sent(code: ErrorCode, why: &str) -> Error {

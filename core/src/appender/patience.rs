@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Answers, Appender, State, not_sent, tell};
+use super::{Answers, Appender, State, not_sent};
 use crate::env;
 use crate::error::ErrorCode;
 use crate::log::{Log, is_open};
@@ -57,7 +57,7 @@ impl Appender {
     /// Answers what has waited longer than `timeout`. False when nothing is under way any more.
     fn expire(&self, log: &Log, timeout: Duration) -> bool {
         let late = |since: Instant| since.elapsed() >= timeout;
-        let mut answers = Answers::new();
+        let mut answers = Answers::default();
         let mut state = self.state();
         if state.is_idle() {
             // Under the lock: whoever submits after this sees the flag down.
@@ -81,7 +81,7 @@ impl Appender {
         }
         state.remember_failures(&answers);
         drop(state);
-        tell(answers);
+        answers.tell();
         for (ticket, token) in doubtful {
             ticket.settle(Err(deadline(token)));
         }
