@@ -541,6 +541,22 @@ fn numbers_that_nothing_reaches_are_refused_or_do_no_harm() {
 }
 
 #[test]
+fn a_snapshot_of_a_newer_build_or_of_another_age_is_refused() {
+    let whole = registers().encode();
+    let ends_with = |field: u8, value: u64| {
+        let mut body = whole[8..].to_vec();
+        body.push(field << 3);
+        prost::encoding::encode_varint(value, &mut body);
+        let crc = crate::record::crc32c(&body).to_le_bytes();
+        Registers::decode([&whole[..4], &crc, &body].concat().into())
+    };
+    let newer = ends_with(1, 2).expect_err("a later format");
+    assert!(newer.0.contains("newer"), "{newer}");
+    assert!(ends_with(7, COUNTER_MAX).is_ok());
+    assert!(ends_with(7, COUNTER_MAX + 1).is_err());
+}
+
+#[test]
 fn bytes_are_frozen() {
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let mut registers = Registers::init(CLUSTER, vec![member(1)], BTreeMap::new()).expect("one");

@@ -85,9 +85,10 @@ fn two_phases_decide_what_was_proposed() {
     assert_eq!(round.told(1, promise(None)), []);
     let accept = Ask::Accept(Accept { instance: 2, ballot, value: value(1) });
     assert_eq!(asks(&round.told(3, promise(None))), [1, 2, 3].map(|node| (node, accept.clone())));
-    assert_eq!(round.told(1, Tell::Accepted(())), []);
+    assert_eq!(round.told(2, Tell::Accepted(())), []);
+    assert_eq!(round.told(7, Tell::Accepted(())), [], "a stranger");
     let decided = Decided { instance: 2, value: value(1) };
-    assert_eq!(round.told(2, Tell::Accepted(())), [Action::Decided(decided)]);
+    assert_eq!(round.told(3, Tell::Accepted(())), [Action::Decided(decided)]);
     assert!(round.proposer.is_idle());
 }
 
@@ -299,11 +300,11 @@ fn full_registers_take_what_does_not_make_them_fuller() {
     assert_eq!(write(&mut registers, "y", 0, left - keep), full, "one byte too many");
     assert_eq!(write(&mut registers, "y", 0, left - keep - 1), Recall::Known(Outcome::Written(1)));
     assert_eq!(registers.bytes(), STATE_BYTES_MAX);
+    assert_eq!(Registers::decode(registers.encode()).expect("it fits").bytes(), STATE_BYTES_MAX);
     assert_eq!(write(&mut registers, "x", 1, half), Recall::Known(Outcome::Written(2)), "as long");
     assert_eq!(write(&mut registers, "x", 2, half + 1), full);
     assert_eq!(write(&mut registers, "x", 2, half - 1), Recall::Known(Outcome::Written(3)));
-    let snapshot = registers.encode();
-    assert_eq!(Registers::decode(snapshot).expect("it fits").bytes(), STATE_BYTES_MAX - 1);
+    assert_eq!(registers.bytes(), STATE_BYTES_MAX - 1);
 }
 
 #[test]
