@@ -55,7 +55,7 @@ use crate::env::simulated::{Process, Task, World as Environment, install};
 use crate::loglet::LogletProvider;
 use crate::loglets::native;
 use crate::protocol::Chain;
-use crate::wire::messages::LogletParams;
+use crate::wire::messages::{JOINING, LogletParams, Node as Row};
 
 /// A kind of loglet that clients get besides `native` and `local`, in every log.
 ///
@@ -299,7 +299,8 @@ impl World {
     }
 
     /// Whether so much is gone that nobody may be there to answer for a log: a majority of the MetaStore's
-    /// members, or of those of one of its loglets, does not run, or has a disk that was damaged.
+    /// members, or of those of one of its loglets, or of all nodes, without whom none that starts votes
+    /// again, does not run, or has a disk that was damaged.
     fn is_majority_gone(&self, book: &Book) -> bool {
         if !self.plan.over_budget || book.kind == Kind::Embedded {
             return false;
@@ -320,11 +321,20 @@ impl World {
             Some(paxos.iter().map(|m| (m.node, m.storage.into())).collect())
         };
         let acceptors = (0..self.plan.nodes).filter_map(acceptors).max_by_key(Vec::len);
+        let voters = |at| {
+            let life = self.nodes.with(at, |machine| machine.life.clone())?;
+            let cluster = life.node.as_ref()?.net.cluster();
+            let counted = cluster.nodes.iter().filter(|row| row.state != JOINING);
+            Some(counted.map(Row::member).collect())
+        };
+        let voters = (0..self.plan.nodes).filter_map(voters).max_by_key(Vec::len);
         let chain = book.newest();
         let segments = chain.iter().flat_map(|chain| &chain.segments);
         let natives = segments.filter(|s| s.config.kind == native::KIND);
         let params = natives.filter_map(|s| LogletParams::decode_from(&s.config.params).ok());
-        acceptors.is_none_or(few) || params.into_iter().any(|p| few(p.member_ids().collect()))
+        acceptors.is_none_or(few)
+            || voters.is_none_or(few)
+            || params.into_iter().any(|p| few(p.member_ids().collect()))
     }
 
     /// Which members the newest chains name for which loglets.
