@@ -16,7 +16,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, value_parser};
 use jiff::SignedDuration;
 use serde::Serialize;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use virtuallog::server::ServerConfig;
 use virtuallog::url::parse_host;
 use virtuallog::{Error, Result};
@@ -40,7 +40,7 @@ impl Default for Settings {
         Settings {
             // Where data is kept is nothing to be guessed.
             server: ServerConfig { data: PathBuf::new(), ..ServerConfig::default() },
-            log: Targets::new().with_default(tracing::level_filters::LevelFilter::INFO),
+            log: Targets::new().with_default(LevelFilter::INFO),
             log_format: LogFormat::Text,
             drain_timeout: Duration::from_secs(20),
         }
@@ -169,11 +169,7 @@ const SETTINGS: &[Setting] = &[
         name: "log",
         value: "FILTER",
         help: "What is logged on standard error: a level, or `TARGET=LEVEL,…`",
-        set: |to, text| {
-            let advice = "write `off`, `error`, `warn`, `info`, `debug` or `trace`, or a list such \
-                          as `warn,virtuallog::server=debug`";
-            put(&mut to.log, text.parse().map_err(|_| advice.to_owned()))
-        },
+        set: |to, text| put(&mut to.log, filter(text)),
         show: |of| of.log.to_string(),
     },
     Setting {
@@ -356,6 +352,24 @@ fn parse_file(path: &Path, text: &str) -> Result<toml::Table> {
     })
 }
 
+/// What is logged. Stricter than the library, to which a misspelt level is a target, with all else off.
+fn filter(text: &str) -> Result<Targets, String> {
+    let advice = || {
+        "write `off`, `error`, `warn`, `info`, `debug` or `trace`, or a list such as \
+         `warn,virtuallog::server=debug`"
+            .to_owned()
+    };
+    let in_target = |c: char| c.is_ascii_alphanumeric() || "_:.-".contains(c);
+    let is_filter = |part: &str| {
+        let (target, level) = part.split_once('=').unwrap_or(("", part));
+        target.chars().all(in_target) && !level.is_empty() && level.parse::<LevelFilter>().is_ok()
+    };
+    match text.split(',').all(is_filter) {
+        true => text.parse().map_err(|_| advice()),
+        false => Err(advice()),
+    }
+}
+
 /// A door for a fuzzer: a file of this text is refused, or what it puts in force is shown as text that
 /// means the same. Panics when that does not hold.
 #[cfg(feature = "testing")]
@@ -495,6 +509,19 @@ mod tests {
             assert!(time(wrong).is_err(), "{wrong}");
         }
         assert!(time_above_zero("0s").is_err());
+    }
+
+    #[test]
+    fn a_misspelt_level_is_no_target() {
+        for (text, shown) in
+            [("warn", "warn"), ("INFO,virtuallog::server=debug", "virtuallog::server=debug,info")]
+        {
+            assert_eq!(filter(text).map(|filter| filter.to_string()), Ok(shown.to_owned()));
+        }
+        for wrong in ["", "wran", "warn,", "warn'virtua[[[{[=trace", "a b=info", "virtuallog=loud"]
+        {
+            assert!(filter(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]
