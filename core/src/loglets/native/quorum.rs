@@ -364,6 +364,11 @@ impl Quorum {
     }
 
     /// Why a majority cannot be had: only a majority can say that the loglet is not there.
+    /// Whether that member is in this process.
+    fn is_local(&self, at: usize) -> bool {
+        self.net.is_local(self.member(at))
+    }
+
     fn too_few(&self, unknown: usize, why: Option<LogletError>) -> LogletError {
         match unknown >= self.majority() {
             true => LogletError::Unknown(self.id),
@@ -411,11 +416,12 @@ impl Quorum {
         }
     }
 
-    /// Brings all members that answer to `stop`, where the chain closed the loglet: what ends below
-    /// there is copied from the others.
+    /// Brings the member in this process, and all others that answer, to `stop`, where the chain closed
+    /// the loglet: what ends below there is copied from the others.
     ///
     /// # Errors
-    /// `Unknown` when it was retired; `Unavailable` when no majority answers.
+    /// `Unknown` when it was retired; `Unavailable` when no majority answers, or not the member in this
+    /// process.
     pub(crate) async fn fill_up(&self, stop: LogletPos) -> Result<(), LogletError> {
         // First of all, because who does not know the loglet yet is no majority's part in anything else.
         let mut asked: FuturesUnordered<_> = (0..self.len()).map(|at| self.seal_one(at)).collect();
@@ -430,13 +436,15 @@ impl Quorum {
             }
             // Whoever was silent a moment ago is not waited for again: a node that was away has many
             // loglets to fill up, and while another one is down nobody can read them before that.
-            let awaited = |at: &usize| !heard.contains(at) && !self.net.is_silent(self.member(*at));
-            if servers.len() >= self.majority() && !(0..self.len()).any(|at| awaited(&at)) {
+            let is_silent = |at| !self.is_local(at) && self.net.is_silent(self.member(at));
+            let awaited = |at| !heard.contains(&at) && !is_silent(at);
+            if servers.len() >= self.majority() && !(0..self.len()).any(awaited) {
                 break;
             }
         }
         drop(asked);
-        if servers.len() < self.majority() {
+        let left_out = |at| self.is_local(at) && !servers.iter().any(|(there, _)| *there == at);
+        if servers.len() < self.majority() || (0..self.len()).any(left_out) {
             return Err(self.too_few(unknown, why));
         }
         let trimmed = self.trim_point().await?;
