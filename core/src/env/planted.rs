@@ -46,6 +46,8 @@ pub enum Bug {
     ReadsByOldChain,
     /// Who missed a part of a closed segment leaves it to the others.
     LacksItsShare,
+    /// What no chain names any more stays on the disks.
+    KeepsTheDead,
 }
 
 #[cfg(feature = "planted")]

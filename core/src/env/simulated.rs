@@ -102,6 +102,11 @@ impl Process {
         self.rising.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// How many of its tasks have not ended.
+    pub(crate) fn tasks_alive(&self) -> usize {
+        self.tasks().wakers.len()
+    }
+
     pub(crate) fn is_gone(&self) -> bool {
         self.state.load(Ordering::Relaxed) == GONE
     }

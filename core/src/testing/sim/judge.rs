@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use virtuallog_protocol::chain::Chain;
-use virtuallog_protocol::{LogletId, LogletPos, StampedBatch};
+use virtuallog_protocol::{LogId, LogletId, LogletPos, StampedBatch};
 
 use super::World;
 use super::book::{Book, value_of};
@@ -22,6 +22,18 @@ use crate::wire::messages::LogletParams;
 
 /// How long one call may take that reads a log back.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the chains said long before the end.
+#[derive(Default)]
+pub(super) struct Settled {
+    /// Loglets that end where they do for good.
+    pub(super) closed: BTreeSet<LogletId>,
+    /// By log, which numbers of loglets were named, and below which no other one comes any more.
+    pub(super) live: BTreeMap<LogId, (Vec<u32>, u32)>,
+}
+
+/// More tasks than this a server has not when nobody asks anything: it needs some ten.
+const TASKS_MAX: usize = 64;
 
 /// A log as it was read back.
 struct Back {
@@ -222,6 +234,31 @@ pub(super) fn disks(
             if stop.is_some() && batches.len() < enough && !world.plan.over_budget {
                 let count = batches.len();
                 book.complain(format!("I15: {count} copies, not {enough}, of {first} of {id}"));
+            }
+        }
+    }
+}
+
+/// What servers that are well keep for nothing (L8): loglets that were dead long ago, and tasks.
+pub(super) fn leaks(world: &World, settled: &Settled) {
+    let running = running(world);
+    for at in 0..world.plan.nodes {
+        let life = world.nodes.with(at, |machine| machine.life.clone());
+        let Some((life, member)) = life.and_then(|life| life.member().map(|member| (life, member)))
+        else {
+            continue;
+        };
+        if !running.contains(&member) {
+            continue;
+        }
+        let tasks = life.process.tasks_alive();
+        if tasks > TASKS_MAX {
+            world.complain(format!("L8: node {} has {tasks} tasks with nothing to do", member.0));
+        }
+        for id in life.storage.iter().flat_map(|storage| storage.loglets()) {
+            let Some((live, bound)) = settled.live.get(&id.log) else { continue };
+            if id.segment < *bound && !live.contains(&id.segment) {
+                world.complain(format!("L8: node {} still has {id}, which was dead", member.0));
             }
         }
     }

@@ -71,6 +71,7 @@ pub const MISTAKES: &[Mistake] = &[
     Mistake::Around(planted::Bug::RemakesDeleted),
     Mistake::Around(planted::Bug::ReadsByOldChain),
     Mistake::Around(planted::Bug::LacksItsShare),
+    Mistake::Around(planted::Bug::KeepsTheDead),
 ];
 
 impl Mistake {

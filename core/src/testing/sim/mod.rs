@@ -43,6 +43,7 @@ use virtuallog_protocol::paxos::{Member, Registers};
 pub use self::mistakes::{MISTAKES, Mistake};
 
 use self::book::Book;
+use self::judge::Settled;
 use self::nodes::{End, Nodes, address, host};
 use self::plan::{Fault, Kind, Plan};
 use self::trace::Trace;
@@ -85,8 +86,9 @@ impl fmt::Debug for Engine {
     }
 }
 
-/// How long before the end of the calm a segment was closed of which every server has its share then (L5):
-/// each looks every 15 seconds, and copies what it missed at two looks.
+/// How long before the end of the calm a segment was closed of which every server has its share then (L5),
+/// and a loglet dead that none has then (L8): each looks every 15 seconds, and copies what it missed at two
+/// looks.
 const SHARED: Duration = Duration::from_secs(50);
 
 /// What to simulate.
@@ -379,14 +381,19 @@ impl World {
         all.filter_map(|(_, registers)| chain_of(&registers, book)).collect()
     }
 
-    /// Loglets that no chain will change any more.
-    fn closed(&self) -> BTreeSet<LogletId> {
-        let mut closed = BTreeSet::new();
-        for chain in self.books.iter().flat_map(|book| self.chains(book)) {
-            let segments = chain.segments.iter().filter(|segment| segment.stop.is_some());
-            closed.extend(segments.map(|segment| chain.loglet_id(segment)));
+    /// What the chains say now that will stay true.
+    fn settled(&self) -> Settled {
+        let mut settled = Settled::default();
+        for book in &self.books {
+            let Some(chain) = self.chains(book).into_iter().max_by_key(|chain| chain.version)
+            else {
+                continue;
+            };
+            let closed = chain.segments.iter().filter(|segment| segment.stop.is_some());
+            settled.closed.extend(closed.map(|segment| chain.loglet_id(segment)));
+            settled.live.insert(chain.log, chain.live());
         }
-        closed
+        settled
     }
 
     /// Keeps those of all logs that are new.
@@ -506,9 +513,9 @@ async fn simulate(options: &Options, plan: Plan, rng: &mut Rng) -> (Arc<Trace>, 
     calm_down(&world, rng).await;
     let before = options.calm.saturating_sub(SHARED);
     tokio::time::sleep(before).await;
-    let closed = if before.is_zero() { BTreeSet::new() } else { world.closed() };
+    let settled = if before.is_zero() { Settled::default() } else { world.settled() };
     tokio::time::sleep(options.calm - before).await;
-    let broken = end(&world, &closed).await;
+    let broken = end(&world, &settled).await;
     (trace, broken)
 }
 
@@ -596,8 +603,8 @@ fn heal(disk: &SimDisk) {
     disk.bad_write(u64::MAX, BadWrite::Lost);
 }
 
-/// Ends the clients, reads everything back, and judges. `closed`: what was closed long ago.
-async fn end(world: &Arc<World>, closed: &BTreeSet<LogletId>) -> Vec<String> {
+/// Ends the clients, reads everything back, and judges. `settled`: what was so long ago.
+async fn end(world: &Arc<World>, settled: &Settled) -> Vec<String> {
     world.over.store(true, Ordering::Relaxed);
     // Whatever was begun ends by its own deadline.
     tokio::time::sleep(Duration::from_secs(10)).await;
@@ -609,8 +616,9 @@ async fn end(world: &Arc<World>, closed: &BTreeSet<LogletId>) -> Vec<String> {
     for (book, chain, first) in &chains {
         // As it is at this very moment: servers delete what the newest one does not name.
         let newest = world.chains(book).into_iter().max_by_key(|chain| chain.version);
-        judge::disks(world, book, newest.as_ref().unwrap_or(chain), *first, closed);
+        judge::disks(world, book, newest.as_ref().unwrap_or(chain), *first, &settled.closed);
     }
+    judge::leaks(world, settled);
     let mut broken = world.wrong.lock().unwrap_or_else(PoisonError::into_inner).clone();
     broken.extend(world.books.iter().flat_map(|book| book.wrong()));
     broken
