@@ -4,7 +4,8 @@
 //! part (it was away when the loglet was made or sealed, or too slow and not waited for) is copied from
 //! the other members, so that it bears the loss of as many of them as the chain promises. An open one
 //! that was made without it begins here empty, which is the truth, so that it can be sealed when others
-//! are lost; the sequencer sends what comes from now on. Each node looks after its own disk alone, by asking only itself: no turns, and nobody else need be well.
+//! are lost; the sequencer sends what comes from now on. Each node looks after its own disk alone, by
+//! asking only itself: no turns, and nobody else need be well.
 //!
 //! What a slow node skipped *below* its own tail is not seen here; a rebuild brings it back.
 

@@ -7,9 +7,10 @@
 //! second one the weather is calm and at most one server stays dead; from 40 seconds into it whatever is
 //! asked has to work, within 10 seconds. Then every log is read back and judged: no acknowledged entry
 //! lost, none twice, none from nowhere, tails and reads linearizable, chains without forks, servers that
-//! forget nothing, the same bytes on all of them. One seed in ten breaks more than replication makes up
-//! for: there a loss is allowed, and has to be told. The same seed does the same, to the byte: where this
-//! is built with `--cfg tokio_unstable`, without which tokio draws the order of some branches itself.
+//! forget nothing and keep nothing for ever, the same bytes on all of them. One seed in ten breaks more
+//! than replication makes up for: there a loss is allowed, and has to be told. The same seed does the
+//! same, to the byte: where this is built with `--cfg tokio_unstable`, without which tokio draws the order
+//! of some branches itself.
 //!
 //! Authors of loglets have their own ones simulated by [`Options::loglets`].
 //!
