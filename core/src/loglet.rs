@@ -26,6 +26,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use thiserror::Error;
@@ -33,6 +34,11 @@ use virtuallog_protocol::{Batch, LogId, LogletConfig, LogletId, LogletPos, Stamp
 
 use crate::entry::Placement;
 use crate::error::{BoxError, Error};
+
+/// For how long a loglet is placed anew that could not be made where it was placed, as somebody there had
+/// only just died; and between two times.
+pub(crate) const CREATE_AGAIN: Duration = Duration::from_secs(2);
+pub(crate) const CREATE_PAUSE: Duration = Duration::from_millis(100);
 
 /// Exactly what callers of a loglet branch on.
 #[derive(Debug, Error)]

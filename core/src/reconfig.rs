@@ -17,13 +17,14 @@ use std::time::Duration;
 
 use futures_util::stream::{StreamExt, TryStreamExt};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use virtuallog_protocol::chain::{Chain, ChainError, Life, LogletConfig, Next, Segment};
 use virtuallog_protocol::{LogPos, LogletId, LogletPos, StampedBatch};
 
 use crate::env::{self, planted, sometimes};
 use crate::error::{Error, ErrorCode, Result};
 use crate::log::{Log, View, meta_error, read_error};
-use crate::loglet::{Loglet, LogletError};
+use crate::loglet::{CREATE_AGAIN, CREATE_PAUSE, Loglet, LogletError};
 use crate::metastore::MetaError;
 
 /// How often one attempt replaces a target that cannot be made.
@@ -97,7 +98,8 @@ impl Log {
     ) -> Result<Arc<View>> {
         let (log, moves) = (self.clone(), self.view().chain.moves);
         let task = self.runtime.spawn(env::task(async move {
-            let view = log.fetch().await?;
+            let begun = Instant::now();
+            let mut view = log.fetch().await?;
             if view.chain.moment() != (moves, version) {
                 return Err(moved_on(version, &view));
             }
@@ -105,25 +107,50 @@ impl Log {
                 log.complete(view).await?;
                 return Err(moved_on(version, &log.view()));
             }
-            let config = match config {
-                Some(planned) => {
-                    Some(view.home.store.place(planned, Some(&view.chain.active().config)).await?)
+            loop {
+                let error = match log.propose(&view, config.as_ref(), version).await {
+                    Err(error) if error.code() == ErrorCode::Unavailable => error,
+                    outcome => return outcome,
+                };
+                let again = log.fetch().await?;
+                // Proposed and taken back, and nothing else.
+                let taken_back = again.chain.next.is_none()
+                    && again.chain.moment() == (moves, view.chain.version + 2)
+                    && again.chain.active() == view.chain.active();
+                if !taken_back || begun.elapsed() > CREATE_AGAIN {
+                    return Err(error);
                 }
-                None => None,
-            };
-            let proposed = view.chain.propose(config, env::random_u128()).map_err(chain_error)?;
-            let target = proposed.next.clone();
-            let view = match log.write(&view, &proposed).await? {
-                Ok(view) => log.complete(view).await?,
-                Err(view) => return Err(moved_on(version, &view)),
-            };
-            // Somebody for whom the target did not answer may have taken it back.
-            match reached(&view.chain, target.as_ref()) {
-                true => Ok(view),
-                false => Err(moved_on(version, &view)),
+                view = again;
+                tokio::time::sleep(CREATE_PAUSE).await;
             }
         }));
         task.await.unwrap_or_else(|error| Err(task_failed(&error)))
+    }
+
+    /// Places and writes the next target, and completes that, on a chain that came from `version`.
+    async fn propose(
+        self: &Arc<Self>,
+        view: &Arc<View>,
+        planned: Option<&LogletConfig>,
+        version: u64,
+    ) -> Result<Arc<View>> {
+        let config = match planned.cloned() {
+            Some(planned) => {
+                Some(view.home.store.place(planned, Some(&view.chain.active().config)).await?)
+            }
+            None => None,
+        };
+        let proposed = view.chain.propose(config, env::random_u128()).map_err(chain_error)?;
+        let target = proposed.next.clone();
+        let view = match self.write(view, &proposed).await? {
+            Ok(view) => self.complete(view).await?,
+            Err(view) => return Err(moved_on(version, &view)),
+        };
+        // Somebody for whom the target did not answer may have taken it back.
+        match reached(&view.chain, target.as_ref()) {
+            true => Ok(view),
+            false => Err(moved_on(version, &view)),
+        }
     }
 
     /// Finishes what the chain's `next` says, whoever began it. Gives the view in which it is done.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures_util::stream::StreamExt;
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 use virtuallog_protocol::chain::{Chain, Life, LogletConfig};
 use virtuallog_protocol::limits::{ENTRY_BYTES_DEFAULT, ENTRY_BYTES_MAX};
 use virtuallog_protocol::{LogId, LogletId, LogletPos};
@@ -19,7 +20,7 @@ use crate::env;
 use crate::error::{Error, ErrorCode, Result};
 use crate::home::Home;
 use crate::log::{Log, decode_chain, meta_error};
-use crate::loglet::{LogletError, LogletProvider};
+use crate::loglet::{CREATE_AGAIN, CREATE_PAUSE, LogletError, LogletProvider};
 use crate::loglets::elsewhere::{self, Others, Reach};
 use crate::loglets::{local, memory, native};
 use crate::metastore::{MetaError, MetaStore};
@@ -227,14 +228,30 @@ impl Store {
         version: u64,
     ) -> Result<Option<Chain>> {
         let planned = self.plan(loglet.unwrap_or(self.default_loglet))?;
-        let config = self.place(planned, None).await?;
-        let log = LogId(env::random_u128());
-        let provider = self.provider(&config.kind)?;
-        let id = LogletId { log, segment: 0 };
-        provider.create(id, &config, LogletPos(0)).await.map_err(|error| match error {
-            LogletError::Refused(error) => error,
-            error => Error::new(ErrorCode::Unavailable, error.to_string()).with_source(error),
-        })?;
+        let provider = self.provider(&planned.kind)?;
+        let begun = Instant::now();
+        let (log, config) = loop {
+            let config = self.place(planned.clone(), None).await?;
+            let log = LogId(env::random_u128());
+            let id = LogletId { log, segment: 0 };
+            let error = match provider.create(id, &config, LogletPos(0)).await {
+                Ok(_) => break (log, config),
+                Err(error) => error,
+            };
+            // Nobody will ever name what some may have made of it.
+            if let Err(error) = provider.retire(log, &[], 1).await {
+                tracing::warn!(name, %error, "an unused loglet remains");
+            }
+            match error {
+                LogletError::Refused(error) => return Err(error),
+                LogletError::Unavailable(_) if begun.elapsed() < CREATE_AGAIN => {}
+                error => {
+                    let message = error.to_string();
+                    return Err(Error::new(ErrorCode::Unavailable, message).with_source(error));
+                }
+            }
+            tokio::time::sleep(CREATE_PAUSE).await;
+        };
         let chain = Chain::new(log, version + 1, env::random_u128(), config);
         match self.metastore.put_if(name, Some(chain.encode()), version).await {
             Ok(_) => Ok(Some(chain)),
