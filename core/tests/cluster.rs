@@ -7,11 +7,11 @@ mod servers;
 
 use std::time::Duration;
 
-use virtuallog::server::{self, MemberStatus, Roles, Server, ServerConfig};
+use virtuallog::server::{self, MemberStatus, Roles, ServerConfig};
 use virtuallog::testing::Rng;
 use virtuallog::{ErrorCode, LogPos, VirtualLog};
 
-use self::servers::{Cluster, HANG, append_numbers, assert_numbers, config, read_all};
+use self::servers::{Cluster, HANG, append_numbers, assert_numbers, read_all};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn t1_t3_one_client_on_one_three_and_five_nodes() {
@@ -466,18 +466,60 @@ async fn a_drained_node_sequences_nothing_and_a_new_node_joins() {
     append_numbers(&log, 20..30).await;
     assert_numbers(&log, 30).await;
 
-    let dir = tempfile::tempdir().expect("a directory");
-    let join = cluster.servers.iter().flatten().map(Server::address).collect();
-    let config = ServerConfig { join, ..config(dir.path().join("data")) };
-    let runtime = cluster.runtime.as_ref().expect("it runs");
-    let joined = runtime.spawn(Server::start(config)).await.expect("no panic").expect("a server");
-    joined.ready().await.expect("it votes");
+    cluster.join().await;
+    let joined = cluster.servers[3].as_ref().expect("it runs");
     assert_eq!(joined.node(), Some(4));
     let nodes = server::nodes(&cluster.url("")).await.expect("nodes").nodes;
     assert_eq!(nodes.len(), 4);
-    cluster.addresses.push(joined.address());
-    cluster.servers.push(Some(joined));
-    cluster.dirs.push(dir);
+}
+
+/// Waits until these nodes, by number, hold the MetaStore.
+async fn held_by(cluster: &Cluster, holders: &[u32]) {
+    let store = cluster.url("");
+    let held = async { while server::nodes(&store).await.expect("nodes").metastore != holders {} };
+    tokio::time::timeout(HANG, held).await.unwrap_or_else(|_| panic!("not held by {holders:?}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metastore_grows_with_its_cluster_and_outlives_the_first_node() {
+    let mut cluster = Cluster::start(1).await;
+    let log = cluster.open("x").await;
+    append_numbers(&log, 0..10).await;
+    cluster.join().await;
+    held_by(&cluster, &[1]).await;
+    cluster.join().await;
+    held_by(&cluster, &[1, 2, 3]).await;
+    log.reconfig_extend("native:3", None).await.expect("extended");
+    append_numbers(&log, 10..20).await;
+    cluster.stop(0).await;
+    append_numbers(&log, 20..40).await;
+    // A log is made without the first node.
+    append_numbers(&cluster.open("y").await, 0..10).await;
+    // Where they are is known again after a start of all of them.
+    cluster.stop(1).await;
+    cluster.stop(2).await;
+    for at in 0..3 {
+        cluster.launch(at).await;
+    }
+    for at in 0..3 {
+        cluster.ready(at).await;
+    }
+    held_by(&cluster, &[1, 2, 3]).await;
+    assert_numbers(&cluster.open("x").await, 40).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_holder_of_the_metastore_is_replaced() {
+    let fast = |_, config: &mut ServerConfig| config.rebuild_after = Duration::from_millis(100);
+    let mut cluster = Cluster::start_with(4, fast).await;
+    held_by(&cluster, &[1, 2, 3]).await;
+    let log = cluster.open("x").await;
+    append_numbers(&log, 0..10).await;
+    cluster.stop(0).await;
+    held_by(&cluster, &[2, 3, 4]).await;
+    // Of those who began it only one is left.
+    cluster.stop(1).await;
+    append_numbers(&cluster.open("y").await, 0..10).await;
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, join_all};
+use virtuallog::ErrorCode;
 use virtuallog::error::BoxError;
 use virtuallog::metastore::{MetaError, MetaStore, Version, Versioned};
 use virtuallog::metastores::paxos::{PaxosNode, Peers};
@@ -350,6 +351,27 @@ async fn members_are_replaced_until_none_of_the_first_is_left() {
     let old = net.open(member(3), &disk).await;
     assert_eq!(old.members(), [4, 5, 6].map(member));
     assert_eq!(old.get("a").await.expect("read"), last);
+}
+
+/// One that would only be counted makes the members fewer who can answer.
+#[tokio::test(start_paused = true)]
+async fn who_does_not_vote_or_answer_is_not_taken_in() {
+    let net = Net::reliable();
+    let cluster = Cluster::new(net.clone(), 1).await;
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+    let second = net.open(member(2), &disk).await;
+    second.set_voting(false);
+    let both = || [1, 2].map(member).to_vec();
+    for silent in [false, true] {
+        if silent {
+            net.stop(2).await;
+        }
+        let refused = cluster.nodes[0].change_members(both()).await.expect_err("not taken in");
+        assert_eq!(refused.code(), ErrorCode::Unavailable);
+        assert_eq!(cluster.nodes[0].members(), [member(1)]);
+    }
+    net.open(member(2), &disk).await.set_voting(true);
+    cluster.nodes[0].change_members(both()).await.expect("it votes now");
 }
 
 /// The proposer is gone before anybody was told of the decision.

@@ -138,7 +138,8 @@ export class Server {
 /**
  * Makes a cluster of the servers at these addresses, which belong to none yet.
  *
- * The first ones, at most five and an odd number, hold the chains. Again after an interruption: completes it.
+ * The first ones, at most five and an odd number, hold the chains; of those that join later more do.
+ * Again after an interruption: completes it.
  * `UNAVAILABLE` when one does not answer, `CONFLICT` when one belongs to another cluster.
  */
 export async function init(addresses: Iterable<string>, options?: CallOptions): Promise<ClusterInfo> {

@@ -16,6 +16,7 @@ use virtuallog_protocol::{LogId, LogletId, Segment};
 
 use super::Roles;
 use super::health::Health;
+use super::holders::HOLDERS_MAX;
 use super::node::{Active, Node, done};
 use crate::cluster::{MemberId, Net, limited, unexpected};
 use crate::env;
@@ -36,8 +37,6 @@ use crate::wire::messages::{
 use crate::wire::serve::Handler as _;
 use crate::wire::transport::{Lane, ask};
 
-/// Most nodes that hold the MetaStore of a new cluster.
-const METASTORE_NODES_MAX: usize = 5;
 /// How long a new cluster's nodes may take until they vote, and between two looks.
 const VOTE_TIMEOUT: Duration = Duration::from_secs(10);
 const VOTE_PAUSE: Duration = Duration::from_millis(20);
@@ -47,6 +46,8 @@ const PAXOS_DIR: &str = "paxos";
 const CLUSTER_FILE: Whole =
     Whole { name: "cluster", temporary: "cluster.new", magic: *b"VLN\x01", version: 1 };
 
+/// How long the MetaStore is waited for by who only wants to see the nodes.
+const LIST_TIMEOUT: Duration = Duration::from_secs(2);
 /// Before a node whose directory says that it is one, and which could not take that up, tries again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
@@ -317,35 +318,7 @@ pub(super) async fn dismiss(node: &Arc<Node>, number: u32) -> Result<Reply> {
         active.health.settled().await;
     }
     super::heal::replace_everywhere(node, number).await?;
-    let cluster = node.net.cluster();
-    if cluster.metastore.contains(&number) {
-        let paxos = node.active().and_then(|active| active.paxos.clone());
-        let Some(paxos) = paxos else {
-            let message = "ask a node that holds the MetaStore";
-            return Err(Error::new(ErrorCode::Unavailable, message));
-        };
-        let spare = cluster.nodes.iter().find(|row| {
-            Roles::from_bits(row.roles).metastore
-                && row.number != number
-                && row.state != DRAINING
-                && !cluster.metastore.contains(&row.number)
-        });
-        let mut numbers: Vec<u32> =
-            cluster.metastore.iter().copied().filter(|holder| *holder != number).collect();
-        numbers.extend(spare.map(|row| row.number));
-        if numbers.is_empty() {
-            let message = "it is the only node that holds the MetaStore: add another one first";
-            return Err(Error::invalid(message));
-        }
-        let members = cluster.nodes.iter().filter(|row| numbers.contains(&row.number));
-        let members = members.map(|row| PaxosMember::new(row.number, row.member().1)).collect();
-        paxos.change_members(members).await?;
-        change(node, |cluster| {
-            cluster.metastore.clone_from(&numbers);
-            Ok(true)
-        })
-        .await?;
-    }
+    super::holders::hand_on(node, number).await?;
     change(node, |cluster| {
         let before = cluster.nodes.len();
         cluster.nodes.retain(|row| row.number != number);
@@ -408,7 +381,7 @@ fn info(cluster: &Cluster) -> ClusterInfo {
 }
 
 /// Makes a cluster of the servers at these addresses, which belong to none. The first ones, at most
-/// five and an odd number, hold the MetaStore. Again after an interruption: completes it.
+/// five and an odd number, hold the MetaStore; of nodes that join later more do, up to five. Again after an interruption: completes it.
 ///
 /// # Errors
 /// `UNAVAILABLE` when one does not answer; `CONFLICT` when one belongs to another cluster; `INVALID`.
@@ -528,7 +501,7 @@ fn plan(addresses: &[String], found: &[Cluster]) -> Result<Cluster> {
         nodes.push(row);
     }
     let able = nodes.iter().filter(|row| Roles::from_bits(row.roles).metastore);
-    let mut metastore: Vec<u32> = able.map(|row| row.number).take(METASTORE_NODES_MAX).collect();
+    let mut metastore: Vec<u32> = able.map(|row| row.number).take(HOLDERS_MAX).collect();
     if metastore.len().is_multiple_of(2) {
         metastore.pop();
     }
@@ -547,13 +520,25 @@ async fn net_of(url: &str) -> Result<Arc<Net>> {
     }
 }
 
-/// The nodes of the cluster that `store` names.
+/// The newest list of a cluster's nodes; where no MetaStore answers, what some node knows.
+async fn newest(net: &Arc<Net>) -> Result<Cluster> {
+    let registers = RemoteMetaStore::new(net.clone());
+    let asked = tokio::time::timeout(LIST_TIMEOUT, registers.get(RESERVED_NAME)).await;
+    let value = asked.ok().and_then(|answer| answer.ok()?.value);
+    match value.and_then(|value| Cluster::read(&value)) {
+        Some(cluster) => Ok(cluster),
+        None => Ok(Cluster::clone(&*net.refresh().await?)),
+    }
+}
+
+/// The nodes of the cluster that `store` names: no older than any change of them that is done.
 ///
 /// # Errors
 /// `INVALID` when it is no cluster's URL; `UNAVAILABLE` when no node answers.
 pub async fn nodes(store: &str) -> Result<ClusterInfo> {
     let net = net_of(store).await?;
-    let mut cluster = Cluster::clone(&*net.refresh().await?);
+    let mut cluster = newest(&net).await?;
+    net.learn(&cluster);
     for row in &mut cluster.nodes {
         let answer =
             net.ask(row.member(), Lane::Control, Request::Describe(Nothing {}), Bytes::new());

@@ -10,7 +10,7 @@
 //!
 //! A sequencer rolls its own loglet when that is too large or too old.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use virtuallog_protocol::LogletConfig;
 use virtuallog_protocol::chain::{Chain, Life, Next};
 
 use super::node::{Active, Node};
-use super::{admin, share};
+use super::{admin, holders, share};
 use crate::cluster::MemberId;
 use crate::env;
 use crate::error::{Error, ErrorCode, Result};
@@ -76,6 +76,7 @@ pub(super) async fn run(node: Arc<Node>) {
         announce(&node, active),
         roll(&node),
         share::run(&node, active),
+        holders::run(&node, active),
         watch_chains(&node, active),
     );
 }
@@ -314,7 +315,6 @@ async fn watch_chains(node: &Arc<Node>, active: &Active) {
     let Some(paxos) = &active.paxos else { return };
     let store = store(node);
     let mut wards: BTreeMap<String, Ward> = BTreeMap::new();
-    let mut silent: HashMap<MemberId, Instant> = HashMap::new();
     let mut mends: JoinSet<(String, Result<()>)> = JoinSet::new();
     let mut health = active.health.changed.subscribe();
     let mut applied = paxos.applied();
@@ -330,12 +330,11 @@ async fn watch_chains(node: &Arc<Node>, active: &Active) {
         }
         wards.retain(|_, ward| ward.chain.is_some() || ward.mending);
         let now = Instant::now();
-        note_silence(node, active, &mut silent, now);
         for (name, ward) in &mut wards {
             if mends.len() >= MENDS_MAX {
                 break;
             }
-            let wrong = diagnose(node, active, ward, &silent, now).await;
+            let wrong = diagnose(node, active, ward).await;
             ward.wrong = match (wrong, ward.wrong) {
                 (Some(wrong), Some((before, since))) if before == wrong => Some((wrong, since)),
                 (Some(wrong), _) => Some((wrong, now)),
@@ -367,22 +366,6 @@ async fn watch_chains(node: &Arc<Node>, active: &Active) {
     }
 }
 
-/// Since when each node is silent.
-fn note_silence(
-    node: &Node,
-    active: &Active,
-    silent: &mut HashMap<MemberId, Instant>,
-    now: Instant,
-) {
-    let cluster = node.net.cluster();
-    for row in &cluster.nodes {
-        match active.health.is_alive(row.member()) {
-            true => drop(silent.remove(&row.member())),
-            false => drop(silent.entry(row.member()).or_insert(now)),
-        }
-    }
-}
-
 fn grace(wrong: Wrong) -> Duration {
     match wrong {
         Wrong::Unfinished => NEXT_GRACE,
@@ -403,22 +386,15 @@ fn turn(node: &Node, active: &Active, name: &str) -> u32 {
     before.count() as u32
 }
 
-async fn diagnose(
-    node: &Node,
-    active: &Active,
-    ward: &mut Ward,
-    silent: &HashMap<MemberId, Instant>,
-    now: Instant,
-) -> Option<Wrong> {
+async fn diagnose(node: &Node, active: &Active, ward: &mut Ward) -> Option<Wrong> {
     let chain = ward.chain.as_ref().filter(|chain| chain.life == Life::Open)?;
     if let Some(Next::Extend { .. } | Next::End) = &chain.next {
         return Some(Wrong::Unfinished);
     }
     let cluster = node.net.cluster();
     let there = |member: MemberId| cluster.nodes.iter().any(|row| row.member() == member);
-    let long = |member: MemberId, time: Duration| {
-        !there(member) || silent.get(&member).is_some_and(|since| now - *since >= time)
-    };
+    let long =
+        |member: MemberId, time: Duration| !there(member) || active.health.silence(member) > time;
     if let Some(params) = native_params(&chain.active().config) {
         let sequencer: MemberId = params.members[params.sequencer as usize].into();
         if !there(sequencer) || !active.health.is_alive(sequencer) {

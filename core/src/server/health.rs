@@ -73,7 +73,7 @@ struct Peer {
     process: Option<u128>,
     /// Whether it said that it votes.
     votes: bool,
-    /// When it was found alive.
+    /// When it was found alive, or silent.
     since: Instant,
 }
 
@@ -117,6 +117,13 @@ impl Health {
     /// Whether a node was heard of lately. Nobody is dead before there was time to hear of him.
     pub(crate) fn is_alive(&self, member: MemberId) -> bool {
         member == self.me || self.state().peers.get(&member).is_none_or(|peer| peer.alive)
+    }
+
+    /// For how long a node is silent; zero while it is alive.
+    pub(crate) fn silence(&self, member: MemberId) -> Duration {
+        let state = self.state();
+        let silent = state.peers.get(&member).filter(|peer| !peer.alive);
+        silent.map_or(Duration::ZERO, |peer| peer.since.elapsed())
     }
 
     /// Waits, not for long, until those who came just now vote too: else they would be passed over.
@@ -256,7 +263,7 @@ impl Health {
             since: Instant::now(),
         });
         let was = std::mem::replace(&mut peer.alive, now);
-        if now && !was {
+        if now != was {
             peer.since = Instant::now();
         }
         drop(state);

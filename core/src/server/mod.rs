@@ -4,12 +4,13 @@
 //! A [`Server`] has one directory and one port. By its [`Roles`] it holds logs, sequences them, and
 //! holds the MetaStore. Read in this order: `node.rs` (who answers what), `log_server.rs`,
 //! `sequencers.rs`, `place.rs`, `health.rs`, `heal.rs` (what is mended without anyone present),
-//! `admin.rs` (making and changing a cluster).
+//! `holders.rs` (who holds the MetaStore), `admin.rs` (making and changing a cluster).
 
 mod admin;
 mod batch_thread;
 mod heal;
 mod health;
+mod holders;
 mod listen;
 pub(crate) mod log_server;
 pub(crate) mod node;
@@ -54,7 +55,7 @@ pub struct Roles {
     pub log: bool,
     /// Gives positions (sequencer); needs `log`.
     pub sequencer: bool,
-    /// May hold the MetaStore.
+    /// May hold the MetaStore: up to five such nodes do.
     pub metastore: bool,
 }
 
@@ -133,7 +134,7 @@ pub struct ServerConfig {
     pub segment_bytes_max: u64,
     /// An open segment that is older, and not empty, is too.
     pub segment_age_max: Option<Duration>,
-    /// After so long what a dead node held is copied to others.
+    /// After so long what a dead node held is copied to others, its part in the MetaStore too.
     pub rebuild_after: Duration,
 }
 

@@ -89,6 +89,22 @@ impl Cluster {
         ready.expect("in time").expect("it votes");
     }
 
+    /// Starts one more server, which joins the others.
+    pub(crate) async fn join(&mut self) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut config = config(dir.path().join("data"));
+        config.rebuild_after = self.rebuild_after;
+        config.join = self.servers.iter().flatten().map(Server::address).collect();
+        (self.edit)(self.servers.len(), &mut config);
+        let runtime = self.runtime.as_ref().expect("it runs");
+        let joined = runtime.spawn(Server::start(config)).await.expect("no panic");
+        let joined = joined.expect("a server");
+        self.addresses.push(joined.address());
+        self.servers.push(Some(joined));
+        self.dirs.push(dir);
+        self.ready(self.servers.len() - 1).await;
+    }
+
     /// Stops a server as it stands: nothing is moved elsewhere first.
     pub(crate) async fn stop(&mut self, at: usize) {
         let server = self.servers[at].take().expect("it runs");

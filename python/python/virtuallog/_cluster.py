@@ -133,8 +133,8 @@ class Server:
 def init(addresses: Iterable[str], *, timeout: Timeout = ...) -> ClusterInfo:
     """Makes a cluster of the servers at these addresses, which belong to none yet.
 
-    The first ones, at most five and an odd number, hold the chains. Again after an interruption:
-    completes it. `UnavailableError` when one does not answer, `ConflictError` when one belongs to another
+    The first ones, at most five and an odd number, hold the chains; of those that join later more do.
+    Again after an interruption: completes it. `UnavailableError` when one does not answer, `ConflictError` when one belongs to another
     cluster.
     """
     return _native.init(addresses, timeout).wait()

@@ -102,7 +102,7 @@ const SETTINGS: &[Setting] = &[
     Setting {
         name: "roles",
         value: "ROLE,…",
-        help: "What this node does: any of `log`, `sequencer`, `metastore`",
+        help: "What this node does: any of `log`, `sequencer`, `metastore` (up to five hold it)",
         set: |to, text| put(&mut to.server.roles, text.parse().map_err(sentence)),
         show: |of| of.server.roles.to_string(),
     },

@@ -15,18 +15,23 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 use virtuallog_protocol::paxos::{
-    Acceptor, CatchUp, Member, PaxosReply, PaxosRequest, Put, Recall, Register, Registers,
+    Acceptor, Ask, CatchUp, Member, PaxosReply, PaxosRequest, Put, Recall, Register, Registers,
+    Tell,
 };
 
 use super::Peers;
 use super::inner::{Inner, pause};
 use super::propose;
 use super::store::Store;
-use super::view::{closing, out_of_reach, to_error};
+use super::view::{closing, out_of_reach, to_error, unavailable};
 use crate::env;
 use crate::error::{Error, ErrorCode};
 use crate::metastore::{MetaError, MetaStore, Version, Versioned};
 use crate::storage::disk::Disk;
+
+/// Why nobody joins who would only be counted.
+const DOES_NOT_VOTE: &str =
+    "the node that is to hold the MetaStore does not answer, or does not vote";
 
 /// How long an operation goes on trying to reach a majority.
 pub(super) const DEADLINE: Duration = Duration::from_secs(5);
@@ -152,16 +157,27 @@ impl PaxosNode {
         }
     }
 
-    /// Replaces the members: at most one joins and one leaves at a time. Done when a majority of the
-    /// new ones knows of it, so that one who left may be switched off.
+    /// Replaces the members: at most one joins and one leaves at a time, and who joins has to say that its
+    /// disk remembers. Done when a majority of the new ones knows of it, so that one who left may be
+    /// switched off.
     ///
     /// # Errors
-    /// `INVALID` when these cannot follow those in force, `UNAVAILABLE` when no majority answers.
+    /// `INVALID` when these cannot follow those in force, `UNAVAILABLE` when who joins does not answer or
+    /// would not vote, or no majority answers.
     pub async fn change_members(&self, mut members: Vec<Member>) -> Result<(), Error> {
         members.sort_unstable();
         let inner = &self.0.0;
         let change = async {
             inner.newest().await.map_err(to_error)?;
+            let before = self.members();
+            let possible = inner.view().registers.change_members(members.clone());
+            possible.map_err(|refused| Error::invalid(refused.to_string()))?;
+            for joins in members.iter().filter(|member| !before.contains(member)) {
+                match inner.clone().call(*joins, Ask::Read(())).await {
+                    Some(Tell::State(state)) if state.counts => {}
+                    _ => return Err(to_error(unavailable(DOES_NOT_VOTE))),
+                }
+            }
             let mut applied = inner.applied.subscribe();
             loop {
                 let at = *applied.borrow_and_update();

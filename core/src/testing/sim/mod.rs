@@ -39,7 +39,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
 use virtuallog_protocol::LogletId;
-use virtuallog_protocol::paxos::{Member, Registers};
+use virtuallog_protocol::paxos::Registers;
 
 pub use self::mistakes::{MISTAKES, Mistake};
 
@@ -277,15 +277,7 @@ impl World {
         }
         let member = |at| self.nodes.with(at, |machine| machine.life.as_ref()?.member());
         let there: Vec<_> = (0..self.plan.nodes).filter_map(member).collect();
-        let paxos = |at| {
-            let life = self.nodes.with(at, |machine| machine.life.clone())?;
-            let paxos = life.node.as_ref()?.active()?.paxos.as_ref()?;
-            let applied = *paxos.applied().borrow();
-            Some((applied, paxos.members()))
-        };
-        let acceptors = (0..self.plan.nodes).filter_map(paxos).max_by_key(|(applied, _)| *applied);
-        let is_there = |m: &Member| there.contains(&(m.node, m.storage.into()));
-        if !acceptors.is_some_and(|(_, members)| members.iter().all(is_there)) {
+        if !self.acceptors().is_some_and(|members| members.iter().all(|m| there.contains(m))) {
             return false;
         }
         let newest = |book: &Arc<Book>| self.chains(book).into_iter().max_by_key(|c| c.version);
@@ -299,6 +291,19 @@ impl World {
         let logs = self.books.iter().filter(|book| book.kind != Kind::Embedded);
         // While no member of the MetaStore can be asked nobody knows.
         logs.map(newest).all(|chain| chain.is_some_and(whole))
+    }
+
+    /// The MetaStore's members, as whoever knows most of it says.
+    fn acceptors(&self) -> Option<Vec<MemberId>> {
+        let known = |at| {
+            let life = self.nodes.with(at, |machine| machine.life.clone())?;
+            let paxos = life.node.as_ref()?.active()?.paxos.as_ref()?;
+            let applied = *paxos.applied().borrow();
+            Some((applied, paxos.members()))
+        };
+        let newest = (0..self.plan.nodes).filter_map(known).max_by_key(|(applied, _)| *applied);
+        let members = newest?.1;
+        Some(members.iter().map(|member| (member.node, member.storage.into())).collect())
     }
 
     /// Whether so much is gone that nobody may be there to answer for a log: a majority of the MetaStore's
@@ -318,12 +323,7 @@ impl World {
         let few = |members: Vec<MemberId>| {
             members.iter().filter(|m| there.contains(m)).count() * 2 <= members.len()
         };
-        let acceptors = |at| {
-            let life = self.nodes.with(at, |machine| machine.life.clone())?;
-            let paxos = life.node.as_ref()?.active()?.paxos.as_ref()?.members();
-            Some(paxos.iter().map(|m| (m.node, m.storage.into())).collect())
-        };
-        let acceptors = (0..self.plan.nodes).filter_map(acceptors).max_by_key(Vec::len);
+        let acceptors = self.acceptors();
         let voters = |at| {
             let life = self.nodes.with(at, |machine| machine.life.clone())?;
             let cluster = life.node.as_ref()?.net.cluster();
@@ -520,16 +520,17 @@ async fn simulate(options: &Options, plan: Plan, rng: &mut Rng) -> (Arc<Trace>, 
     (trace, broken)
 }
 
-/// Starts the servers and makes a cluster of them.
+/// Starts the servers and makes a cluster of them, of some first and of all in the end.
 async fn begin(world: &Arc<World>) {
-    for at in 0..world.plan.nodes {
+    let plan = &world.plan;
+    for at in 0..plan.founders {
         world.nodes.start(at);
     }
     let operator = Process::new(world.nodes.next_process());
     world.nodes.wires.add(99, None);
     let transport = world.nodes.wires.transport(99, &operator, Arc::new(|| None));
     let net = Net::new(transport, Vec::new());
-    let addresses: Vec<String> = (0..world.plan.nodes).map(address).collect();
+    let addresses: Vec<String> = (0..plan.founders).map(address).collect();
     let made = Task::of(operator, async move {
         while let Err(error) = crate::server::init_over(&net, &addresses).await {
             tracing::debug!(%error, "the cluster is not made yet");
@@ -538,6 +539,20 @@ async fn begin(world: &Arc<World>) {
     });
     made.await;
     world.trace.say(format_args!("the cluster is made"));
+    for at in plan.founders..plan.nodes {
+        world.nodes.with(at, |machine| machine.joins = true);
+        world.nodes.start(at);
+        while !world.nodes.votes(at) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        world.nodes.with(at, |machine| machine.joins = false);
+    }
+    // Where a disk may be lost from the first moment on, the first one's must not be the only one.
+    let holders =
+        if plan.faults.iter().any(|fault| fault.damages()) { plan.nodes.min(3) } else { 1 };
+    while (0..plan.nodes).any(|at| world.nodes.holders(at) < holders) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// The second phase: nothing fails any more, and perhaps one server stays dead.
@@ -647,6 +662,8 @@ const MARKS: &[(&str, u64)] = &[
     ("mark: an acceptor that may have forgotten refused to vote", 500),
     ("mark: two reconfigurers met different tails", 70),
     ("mark: what a member missed was copied to it", 150),
+    ("mark: another node holds the MetaStore too", 60),
+    ("mark: a lost holder of the MetaStore was replaced", 5),
 ];
 
 #[cfg(test)]

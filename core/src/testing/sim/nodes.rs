@@ -188,6 +188,18 @@ impl Nodes {
         self.with(index, |machine| machine.life.is_some())
     }
 
+    /// Whether a server votes.
+    pub(super) fn votes(&self, index: usize) -> bool {
+        let node = self.with(index, |machine| machine.life.as_ref()?.node.clone());
+        node.is_some_and(|node| node.active().is_some_and(|active| active.health.votes()))
+    }
+
+    /// How many hold the MetaStore, as a server knows.
+    pub(super) fn holders(&self, index: usize) -> usize {
+        let node = self.with(index, |machine| machine.life.as_ref()?.node.clone());
+        node.map_or(0, |node| node.net.cluster().metastore.len())
+    }
+
     /// A number for a process.
     pub(super) fn next_process(&self) -> u32 {
         let mut state = self.state();

@@ -96,6 +96,8 @@ pub(super) enum Kind {
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) nodes: usize,
+    /// How many of them make the cluster; the others join it.
+    pub(super) founders: usize,
     pub(super) logs: Vec<Kind>,
     /// Clients of each log.
     pub(super) clients: usize,
@@ -190,6 +192,7 @@ impl Plan {
             suspect: one_of(rng, &[500, 1000, 1500]),
             segment_bytes: one_of(rng, &[8 << 10, 64 << 10, 4 << 30]),
             rebuild: one_of(rng, &[10, 600]),
+            founders: one_of(rng, &[1, nodes, nodes, nodes]),
         }
     }
 
