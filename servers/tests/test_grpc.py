@@ -1,17 +1,11 @@
-"""The gRPC service with a client that is none of ours: stubs made from the ``.proto`` file.
-
-``VIRTUALLOG_GATEWAY`` is the program to test with its arguments, in which ``{dir}`` stands for a fresh
-directory. Its first line is JSON with its ``address``, and SIGTERM ends it. By default it is the example
-``grpc_gateway``, built here.
+"""The gRPC service of a cluster of ``virtuallogd``, with a client that is none of ours: stubs made from the
+``.proto`` file. The programs are those that `LocalCluster` finds, built here unless it is told where.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,15 +15,17 @@ from typing import Any
 
 import grpc
 import pytest
+import virtuallog
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 from grpc_tools import protoc
+from virtuallog.testing import LocalCluster
 
 SERVERS = Path(__file__).parent.parent
 ROOT = SERVERS.parent
-BUILD = ["cargo", "build", "--quiet", "-p", "virtuallog-server", "--example", "grpc_gateway"]
+BUILD = ["cargo", "build", "--quiet", "-p", "virtuallog-server", "--bins"]
 
 
 @pytest.fixture(scope="session")
@@ -47,29 +43,25 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture(scope="session")
-def command() -> list[str]:
-    """What to start."""
-    if given := os.environ.get("VIRTUALLOG_GATEWAY"):
-        return shlex.split(given)
-    subprocess.run(BUILD, cwd=ROOT, check=True, timeout=900)
-    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-    return [str(target / "debug" / "examples" / "grpc_gateway"), "--store", "file://{dir}/store/"]
+def programs() -> None:
+    """The real ones are there."""
+    if "VIRTUALLOG_BIN_DIR" not in os.environ:
+        subprocess.run(BUILD, cwd=ROOT, check=True, timeout=900)
 
 
 @pytest.fixture
-def server(command: list[str], tmp_path: Path) -> Iterator[SimpleNamespace]:
-    """The real program over a fresh store, and a channel to it. It ends well on SIGTERM."""
-    filled = [word.format(dir=tmp_path) for word in command]
-    with subprocess.Popen(filled, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            address = json.loads(process.stdout.readline())["address"]
-            with grpc.insecure_channel(address) as channel:
-                yield SimpleNamespace(pid=process.pid, channel=channel, address=address)
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=60) == 0
-        finally:
-            process.kill()
+def cluster(programs: None) -> Iterator[LocalCluster]:
+    """Three servers, and nothing in them."""
+    with LocalCluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def server(cluster: LocalCluster) -> Iterator[SimpleNamespace]:
+    """The first of them, and a channel to it."""
+    first = cluster.nodes[0]
+    with grpc.insecure_channel(first.address) as channel:
+        yield SimpleNamespace(pid=first.pid, channel=channel, address=first.address)
 
 
 @pytest.fixture
@@ -162,6 +154,29 @@ def test_a_client_needs_no_file_of_ours(server: SimpleNamespace) -> None:
     service = pool.FindServiceByName("virtuallog.v1.Log")
     assert {"Append", "Read", "Subscribe"} <= set(service.methods_by_name)
     assert pool.FindServiceByName("grpc.health.v1.Health")
+
+
+def test_every_server_serves_every_log(api: Any, cluster: LocalCluster) -> None:
+    """Whichever of them sequences it, and when that one is killed."""
+    channels = [grpc.insecure_channel(node.address) for node in cluster.nodes]
+    logs = [api.LogStub(channel) for channel in channels]
+    for at, log in enumerate(logs):
+        (outcome,) = append(api, log, b"%d" % at)
+        assert outcome.position == at
+    with virtuallog.open(cluster.url + "a") as mine:
+        placement = mine.plan("native").before
+    assert placement is not None
+    killed = placement.sequencer
+    cluster.stop(killed)
+    alive = [log for at, log in enumerate(logs, 1) if at != killed]
+    for at, log in enumerate(alive, len(logs)):
+        (outcome,) = append(api, log, b"%d" % at)
+        assert outcome.position == at
+    for log in alive:
+        read = [entry.payload for reply in log.Read(api.ReadRequest(log="a")) for entry in reply.entries]
+        assert read == [b"0", b"1", b"2", b"3", b"4"]
+    for channel in channels:
+        channel.close()
 
 
 def test_slow_readers_cost_no_memory(api: Any, log: Any, server: SimpleNamespace) -> None:
