@@ -53,7 +53,7 @@ use super::Rng;
 use super::simdisk::{BadWrite, SimDisk};
 use crate::cluster::{MemberId, Net};
 use crate::env::marks;
-use crate::env::simulated::{Process, Task, World as Environment, install};
+use crate::env::simulated::{Process, Task, World as Environment, here, install};
 use crate::loglet::LogletProvider;
 use crate::loglets::native;
 use crate::protocol::Chain;
@@ -143,6 +143,9 @@ pub struct Report {
     /// The invariants that were broken, each in a sentence that begins with its name.
     pub broken: Vec<String>,
 }
+
+/// How many seconds a clock on the wall goes right or wrong in the same way.
+const CLOCK_HOLDS: u64 = 7;
 
 /// How long after the faults everything may take to be well.
 const RECOVERY: u64 = 40_000;
@@ -434,9 +437,9 @@ pub fn run(options: &Options) -> Report {
     let runtime = builder.build().expect("a runtime of one thread can be made");
     let begun = runtime.block_on(async { tokio::time::Instant::now() });
     let (mut chance, mut disk) = (Rng::new(rng.bits()), Rng::new(rng.bits()));
-    let delay = plan.disk_delay;
+    let (delay, seed) = (plan.disk_delay, options.seed);
     let installed = install(Environment {
-        now: Box::new(move || 1_700_000_000_000_000 + begun.elapsed().as_micros() as i64),
+        now: Box::new(move || wall_clock(seed, begun.elapsed())),
         random: Box::new(move || chance.bits()),
         disk_pause: Box::new(move || Duration::from_millis(disk.below(delay + 1))),
     });
@@ -459,6 +462,19 @@ pub fn run(options: &Options) -> Report {
     counters.extend(marks::take());
     let plan = format!("{plan:?}");
     Report { seed: options.seed, plan, digest, events, simulated: simulated_time, counters, broken }
+}
+
+/// What the clock on the wall of the process that asks shows, in microseconds since 1970: every few seconds
+/// that may be an hour, years or a century off, and then not any more.
+fn wall_clock(seed: u64, elapsed: Duration) -> i64 {
+    const HOUR: i64 = 3_600_000_000;
+    const YEAR: i64 = 8766 * HOUR;
+    let process = here().map_or(0, |process| u64::from(process.number()));
+    let turn = elapsed.as_secs() / CLOCK_HOLDS;
+    let mut rng = Rng::new(seed ^ (process << 40) ^ (turn << 20));
+    let off = [0, 0, 0, HOUR, -HOUR, 9 * YEAR, -9 * YEAR, 100 * YEAR, -100 * YEAR];
+    let off = off[rng.below(off.len() as u64) as usize];
+    1_700_000_000_000_000 + elapsed.as_micros() as i64 + off
 }
 
 async fn simulate(options: &Options, plan: Plan, rng: &mut Rng) -> (Arc<Trace>, Vec<String>) {
