@@ -15,7 +15,6 @@ from typing import Any
 
 import grpc
 import pytest
-import virtuallog
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
@@ -39,7 +38,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Any:
     import virtuallog_v1_pb2 as messages
     import virtuallog_v1_pb2_grpc as stubs
 
-    return SimpleNamespace(**vars(messages), LogStub=stubs.LogStub)
+    return SimpleNamespace(**vars(messages), LogStub=stubs.LogStub, ClusterStub=stubs.ClusterStub)
 
 
 @pytest.fixture(scope="session")
@@ -153,6 +152,8 @@ def test_a_client_needs_no_file_of_ours(server: SimpleNamespace) -> None:
     pool = DescriptorPool(ProtoReflectionDescriptorDatabase(server.channel))
     service = pool.FindServiceByName("virtuallog.v1.Log")
     assert {"Append", "Read", "Subscribe"} <= set(service.methods_by_name)
+    service = pool.FindServiceByName("virtuallog.v1.Cluster")
+    assert {"ListNodes", "DrainNode"} <= set(service.methods_by_name)
     assert pool.FindServiceByName("grpc.health.v1.Health")
 
 
@@ -163,10 +164,8 @@ def test_every_server_serves_every_log(api: Any, cluster: LocalCluster) -> None:
     for at, log in enumerate(logs):
         (outcome,) = append(api, log, b"%d" % at)
         assert outcome.position == at
-    with virtuallog.open(cluster.url + "a") as mine:
-        placement = mine.plan("native").before
-    assert placement is not None
-    killed = placement.sequencer
+    status = api.ClusterStub(channels[1]).GetStatus(api.GetStatusRequest(log="a"))
+    killed = status.segments[-1].sequencer
     cluster.stop(killed)
     alive = [log for at, log in enumerate(logs, 1) if at != killed]
     for at, log in enumerate(alive, len(logs)):
@@ -177,6 +176,34 @@ def test_every_server_serves_every_log(api: Any, cluster: LocalCluster) -> None:
         assert read == [b"0", b"1", b"2", b"3", b"4"]
     for channel in channels:
         channel.close()
+
+
+def test_a_cluster_is_looked_at_and_changed(api: Any, log: Any, server: SimpleNamespace) -> None:
+    log.Create(api.CreateRequest(log="a", loglet="native:1"))
+    append(api, log, b"x", b"y")
+    cluster = api.ClusterStub(server.channel)
+    before = cluster.ListNodes(api.ListNodesRequest())
+    assert len(before.cluster_id) == 32
+    assert [node.number for node in before.nodes] == [1, 2, 3]
+    assert all(node.alive and node.metastore and not node.draining for node in before.nodes)
+    assert list(before.nodes[0].roles) == ["log", "sequencer", "metastore"]
+    assert before.nodes[0].address == server.address
+    (segment,) = cluster.GetStatus(api.GetStatusRequest(log="a")).segments
+    (member,) = segment.members
+    assert (segment.segment.start, segment.sequencer) == (0, member.node)
+    assert (member.tail, member.sealed, member.error) == (2, False, "")
+
+    leaves = 2 if member.node == 3 else 3
+    cluster.DrainNode(api.DrainNodeRequest(node=leaves))
+    nodes = cluster.ListNodes(api.ListNodesRequest()).nodes
+    assert [node.number for node in nodes if node.draining] == [leaves]
+    cluster.RemoveNode(api.RemoveNodeRequest(node=leaves))
+    nodes = cluster.ListNodes(api.ListNodesRequest()).nodes
+    assert leaves not in [node.number for node in nodes]
+    with pytest.raises(grpc.RpcError) as failed:
+        cluster.RemoveNode(api.RemoveNodeRequest(node=leaves))
+    assert failed.value.code() is grpc.StatusCode.NOT_FOUND
+    assert log.CheckTail(api.CheckTailRequest(log="a")).position == 2
 
 
 def test_slow_readers_cost_no_memory(api: Any, log: Any, server: SimpleNamespace) -> None:

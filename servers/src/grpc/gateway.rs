@@ -60,20 +60,32 @@ impl Gateway {
         entry.max(BATCH_BYTES_MAX) + REQUEST_SLACK_BYTES
     }
 
+    /// The URL of the store.
+    pub(super) fn store(&self) -> String {
+        self.store.to_string()
+    }
+
+    /// The URL of the log of this name.
+    ///
+    /// # Errors
+    /// `INVALID` when it cannot be a name.
+    pub(super) fn url(&self, name: &str) -> Result<String> {
+        check_name(name)?;
+        Ok(LogUrl { name: Some(name.to_owned()), ..self.store.clone() }.to_string())
+    }
+
     /// How to open, create or delete the log of this name.
     ///
     /// # Errors
     /// `INVALID` when it cannot be a name.
     pub(super) fn builder(&self, name: &str) -> Result<Builder> {
-        check_name(name)?;
-        let url = LogUrl { name: Some(name.to_owned()), ..self.store.clone() }.to_string();
-        let builder = VirtualLog::builder(&url);
+        let builder = VirtualLog::builder(&self.url(name)?);
         Ok(self.providers.iter().fold(builder, |builder, kind| builder.provider(kind.clone())))
     }
 
     /// The names of the store's logs, sorted.
     pub(super) async fn names(&self) -> Result<Vec<String>> {
-        virtuallog::logs(&self.store.to_string()).await
+        virtuallog::logs(&self.store()).await
     }
 
     /// The shared handle of a log that exists, and whether it was opened just now.

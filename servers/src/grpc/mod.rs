@@ -2,15 +2,16 @@
 //!
 //! What it promises is written down in `servers/proto/virtuallog_v1.proto`, line by line, because that
 //! file is all that its users see. It adds nothing to the log's rules: each call opens a log, calls one
-//! operation of the crate `virtuallog` and converts what comes back. It knows a store by its URL and
-//! nothing of clusters; [`serve`] is handed connections and listens nowhere itself.
+//! operation of the crate `virtuallog` and converts what comes back. It knows a store by its URL;
+//! [`serve`] is handed connections and listens nowhere itself.
 //!
 //! Reading order: `gateway` (the open logs), `service` (the calls), `appends` (the one stream that
-//! writes), `status` (errors), `serve` (the connections).
+//! writes), `cluster` (the calls about nodes), `status` (errors), `serve` (the connections).
 
 mod gateway;
 mod service;
 mod appends;
+mod cluster;
 mod status;
 mod serve;
 

@@ -15,7 +15,9 @@ use virtuallog::protocol::limits::ENTRY_BYTES_MAX;
 use virtuallog::{Error, ErrorCode, Result};
 
 use super::Gateway;
+use super::cluster::Cluster;
 use super::proto::FILE_DESCRIPTOR_SET;
+use super::proto::cluster_server::ClusterServer;
 use super::proto::log_server::LogServer;
 use super::service::Service;
 
@@ -55,9 +57,11 @@ where
 {
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<LogServer<Service>>().await;
+    reporter.set_serving::<ClusterServer<Cluster>>().await;
     let log = LogServer::new(Service(gateway.clone()))
         .max_decoding_message_size(gateway.request_bytes_max())
         .max_encoding_message_size(REPLY_BYTES_MAX);
+    let cluster = ClusterServer::new(Cluster(gateway.clone()));
     let router = Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
         .http2_max_header_list_size(HEADER_BYTES_MAX)
@@ -67,6 +71,7 @@ where
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .add_service(log)
+        .add_service(cluster)
         .add_service(health)
         // Clients of either age: `grpcurl` asks for the first, `grpcio-reflection` for the second.
         .add_service(reflection().build_v1().map_err(internal)?)
@@ -75,6 +80,7 @@ where
     let stop = async {
         shutdown.await;
         reporter.set_not_serving::<LogServer<Service>>().await;
+        reporter.set_not_serving::<ClusterServer<Cluster>>().await;
         gateway.stop();
     };
     let drained = async {

@@ -27,7 +27,8 @@ const REPLY_BYTES_MAX: usize = 1 << 20;
 /// Names in one reply, at most.
 const NAMES_MAX: usize = 1024;
 
-type Reply<T> = Result<Response<T>, Status>;
+/// What a call comes back with.
+pub(super) type Reply<T> = Result<Response<T>, Status>;
 type Replies<T> = BoxStream<'static, Result<T, Status>>;
 
 /// The service `Log` over the logs of a gateway.
@@ -48,7 +49,7 @@ impl Service {
     }
 }
 
-fn reply<T>(outcome: Result<T>) -> Reply<T> {
+pub(super) fn reply<T>(outcome: Result<T>) -> Reply<T> {
     outcome.map(Response::new).map_err(status)
 }
 
@@ -247,12 +248,6 @@ fn trimmed(trimmed: virtuallog::Trimmed) -> proto::TrimReply {
 
 fn chain(chain: virtuallog::Chain) -> proto::Chain {
     use proto::chain::Life as Word;
-    let segment = |segment: &virtuallog::Segment| proto::Segment {
-        index: segment.index,
-        start: segment.start.0,
-        stop: segment.stop.map(u64::from),
-        loglet: segment.config.name.clone(),
-    };
     let (life, moved_to) = match chain.life {
         Life::Open => (Word::Open, String::new()),
         Life::Ended => (Word::Ended, String::new()),
@@ -268,5 +263,14 @@ fn chain(chain: virtuallog::Chain) -> proto::Chain {
         }),
         life: life.into(),
         moved_to,
+    }
+}
+
+pub(super) fn segment(segment: &virtuallog::Segment) -> proto::Segment {
+    proto::Segment {
+        index: segment.index,
+        start: segment.start.0,
+        stop: segment.stop.map(u64::from),
+        loglet: segment.config.name.clone(),
     }
 }

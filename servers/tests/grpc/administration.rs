@@ -2,14 +2,16 @@
 
 use tonic::Code;
 use virtuallog_server::grpc::proto::chain::Life;
+use virtuallog_server::grpc::proto::cluster_client::ClusterClient;
 use virtuallog_server::grpc::proto::reconfigure_request::{Change, Extend, Modify, Truncate};
 use virtuallog_server::grpc::proto::trim_reply::Limit;
 use virtuallog_server::grpc::proto::{
-    Chain, CheckTailRequest, CreateRequest, DeleteRequest, GetChainRequest, ListRequest,
-    ReconfigureRequest, SealRequest, TrimRequest,
+    Chain, CheckTailRequest, CreateRequest, DeleteRequest, DrainNodeRequest, GetChainRequest,
+    GetStatusRequest, ListNodesRequest, ListRequest, ReconfigureRequest, RemoveNodeRequest,
+    SealRequest, TrimRequest,
 };
 
-use super::{Served, failure, together};
+use super::{Served, connect, failure, together};
 
 fn extend(loglet: &str) -> Option<Change> {
     Some(Change::Extend(Extend { loglet: loglet.into() }))
@@ -171,4 +173,23 @@ async fn a_log_that_was_made_anew_is_another_one() {
     assert_ne!(served.chain().await.log_id, old);
     assert_eq!(served.append(vec![together(1, &["new"])]).await.outcomes, [(1, 0, 1, Ok(0))]);
     assert_eq!(served.texts("a").await, ["new"]);
+}
+
+/// What it says of one is tried in `servers/tests/test_grpc.py`.
+#[tokio::test]
+async fn a_store_that_is_no_cluster_says_so() {
+    let served = Served::with_log().await;
+    let mut cluster = ClusterClient::new(connect(served.address).await);
+    let node = 1;
+    let refused = [
+        cluster.list_nodes(ListNodesRequest {}).await.err(),
+        cluster.get_status(GetStatusRequest { log: "a".into() }).await.err(),
+        cluster.drain_node(DrainNodeRequest { node }).await.err(),
+        cluster.remove_node(RemoveNodeRequest { node }).await.err(),
+    ];
+    for status in refused {
+        let status = status.expect("there are no nodes");
+        assert!(status.message().contains("is no cluster"), "{status}");
+        assert_eq!(failure(Err::<(), _>(status)), (Code::InvalidArgument, "INVALID".to_owned()));
+    }
 }
