@@ -21,9 +21,10 @@ use super::stream::{Inbox, Outbox, Stream, io_error};
 use super::transport::Lane;
 use crate::error::{Error, ErrorCode, Result};
 
-/// What one connection may have unanswered, in bytes: more than the largest frame, and no more than a disk
-/// takes in a fraction of a second.
-pub(crate) const CREDIT_BYTES: usize = 32 << 20;
+/// What one connection may have unanswered, in bytes, unless it is one message alone: no more than a disk
+/// takes in a fraction of a second, and half of what a sequencer takes, so that a lone client, whose
+/// batches count more there, is not refused.
+pub(crate) const CREDIT_BYTES: usize = 16 << 20;
 /// How long a greeting may take.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes that each request counts besides its own.

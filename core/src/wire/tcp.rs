@@ -353,8 +353,10 @@ impl Connection {
             let refusal = match &pending.lost {
                 Some(why) => Some(why.clone()),
                 // One message always goes, however large.
-                None if self.used.load(Ordering::Relaxed) > self.credit => Some(busy()),
-                None => None,
+                None => {
+                    let used = self.used.load(Ordering::Relaxed);
+                    (used > 0 && used + size > self.credit).then(busy)
+                }
             };
             if let Some(why) = refusal {
                 drop(pending);
